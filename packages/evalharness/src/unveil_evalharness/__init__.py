@@ -1,0 +1,1 @@
+"""Evaluate masked pre-training checkpoints on four downstream tasks and relate the results to the validation loss."""

@@ -1,0 +1,1 @@
+"""Masking strategies for masked visual pre-training: stateless, identical on NumPy and PyTorch."""
