@@ -1,0 +1,190 @@
+"""Samples of shards as training sees them: images alone, or images with a caption."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
+
+from unveil_pretrain.data.images import (
+    IMAGE_EXTENSIONS,
+    center_crop,
+    check_image_size,
+    load_image,
+    to_tensor,
+    train_view,
+)
+from unveil_pretrain.data.shards import ShardDataset
+from unveil_pretrain.data.streams import CAPTION_STREAM, draws
+from unveil_pretrain.errors import DataError
+
+__all__ = ["Example", "ExampleDataset", "ImageDataset", "PairDataset", "captions_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One sample ready for a batch: pixels (uint8 [3, h, w]), its stable id, and its caption if there is one."""
+
+    image: UInt8[Tensor, "3 h w"]
+    sample_id: int
+    caption: str | None
+
+
+class ExampleDataset(Protocol):
+    """What the loader needs of a data set."""
+
+    @property
+    def sample_ids(self) -> np.ndarray:
+        """int64 [n]."""
+        ...
+
+    @property
+    def content_hash(self) -> str:
+        """64 hex digits that identify the samples and their order."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def train_example(self, index: int, *, seed: int, epoch: int) -> Example:
+        """The sample under the random crop (and caption) of this seed and epoch."""
+        ...
+
+    def val_example(self, index: int) -> Example:
+        """The sample under the fixed crop (and its first caption)."""
+        ...
+
+
+class ImageDataset:
+    """Images of a `ShardDataset`; other files of a sample are ignored."""
+
+    def __init__(self, shards: ShardDataset, *, image_size: Sequence[int]) -> None:
+        """Check that every sample holds one image.
+
+        Args:
+            shards: The samples.
+            image_size: Height and width of the crops in pixels.
+
+        Raises:
+            DataError: a sample holds no image, or several.
+            ConfigError: the image size is not two positive numbers.
+        """
+        self.shards = shards
+        self.image_size = check_image_size(image_size)
+        self._extensions = tuple(_image_extension(shards, index) for index in range(len(shards)))
+
+    @property
+    def sample_ids(self) -> np.ndarray:
+        """int64 [n], the stable ids of the samples."""
+        return self.shards.sample_ids
+
+    @property
+    def content_hash(self) -> str:
+        """64 hex digits that identify the samples and their order."""
+        return self.shards.content_hash
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def train_example(self, index: int, *, seed: int, epoch: int) -> Example:
+        """The image under the random crop of this seed and epoch."""
+        return self.train_example_of(self.shards.read(index), index, seed=seed, epoch=epoch)
+
+    def val_example(self, index: int) -> Example:
+        """The image under the fixed centre crop."""
+        return self.val_example_of(self.shards.read(index), index)
+
+    def train_example_of(self, files: Mapping[str, bytes], index: int, *, seed: int, epoch: int) -> Example:
+        """`train_example` of a sample whose files were read already."""
+        sample_id = int(self.sample_ids[index])
+        image = load_image(files[self._extensions[index]], self.shards.where(index))
+        view = train_view(image, self.image_size, seed=seed, epoch=epoch, sample_id=sample_id)
+        return Example(to_tensor(view), sample_id, None)
+
+    def val_example_of(self, files: Mapping[str, bytes], index: int) -> Example:
+        """`val_example` of a sample whose files were read already."""
+        image = load_image(files[self._extensions[index]], self.shards.where(index))
+        return Example(to_tensor(center_crop(image, self.image_size)), int(self.sample_ids[index]), None)
+
+
+class PairDataset:
+    """Image-caption pairs: captions come from the list "captions" of the .json, or else from the .txt.
+
+    Training draws one caption per epoch from (seed, epoch, sample id); validation always takes the first.
+    """
+
+    def __init__(self, shards: ShardDataset, *, image_size: Sequence[int]) -> None:
+        """Check that every sample holds one image and a file that may hold captions; errors as `ImageDataset`."""
+        self.images = ImageDataset(shards, image_size=image_size)
+        self.shards = shards
+        for index in range(len(shards)):
+            if not {"txt", "json"}.intersection(shards.extensions(index)):
+                raise DataError(f"{shards.where(index)}: no caption (.txt or .json); remove the sample or add the file")
+
+    @property
+    def sample_ids(self) -> np.ndarray:
+        """int64 [n], the stable ids of the samples."""
+        return self.shards.sample_ids
+
+    @property
+    def content_hash(self) -> str:
+        """64 hex digits that identify the samples and their order."""
+        return self.shards.content_hash
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """All captions of one sample, in stored order."""
+        return captions_of(self.shards.read(index), self.shards.where(index))
+
+    def train_example(self, index: int, *, seed: int, epoch: int) -> Example:
+        """The image under this epoch's crop, with this epoch's caption."""
+        files = self.shards.read(index)
+        example = self.images.train_example_of(files, index, seed=seed, epoch=epoch)
+        captions = captions_of(files, self.shards.where(index))
+        choice = int(draws(seed, epoch, example.sample_id, CAPTION_STREAM, 1)[0] * len(captions))
+        return Example(example.image, example.sample_id, captions[choice])
+
+    def val_example(self, index: int) -> Example:
+        """The image under the centre crop, with its first caption."""
+        files = self.shards.read(index)
+        example = self.images.val_example_of(files, index)
+        return Example(example.image, example.sample_id, captions_of(files, self.shards.where(index))[0])
+
+
+def captions_of(files: Mapping[str, bytes], where: str) -> tuple[str, ...]:
+    """The non-empty captions of one sample.
+
+    Raises:
+        DataError: the .json or .txt is malformed, or neither holds a caption.
+    """
+    captions: list[object] = []
+    try:
+        if "json" in files:
+            record = json.loads(files["json"])
+            listed = record.get("captions", []) if isinstance(record, dict) else []
+            captions = listed if isinstance(listed, list) else [listed]
+        if not captions and "txt" in files:
+            captions = [files["txt"].decode("utf-8")]
+    except ValueError as error:  # bad JSON, bad UTF-8
+        raise DataError(f"{where}: the caption file cannot be read ({error}); write it again as UTF-8") from error
+    texts = tuple(caption.strip() for caption in captions if isinstance(caption, str) and caption.strip())
+    if not texts:
+        raise DataError(
+            f'{where}: no caption; give a .txt, or a .json with {{"captions": ["..."]}}, or remove the sample'
+        )
+    return texts
+
+
+def _image_extension(shards: ShardDataset, index: int) -> str:
+    found = [extension for extension in shards.extensions(index) if extension in IMAGE_EXTENSIONS]
+    if len(found) != 1:
+        has = ", ".join(f".{extension}" for extension in shards.extensions(index))
+        raise DataError(
+            f"{shards.where(index)}: a sample must hold one image ({', '.join(IMAGE_EXTENSIONS)}), "
+            f"this one holds {has}; remove the sample or write the shard again"
+        )
+    return found[0]

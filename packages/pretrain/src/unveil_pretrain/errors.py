@@ -1,0 +1,27 @@
+"""The package's errors: every message says what was given, what is allowed and what to do next."""
+
+__all__ = ["ConfigError", "DataError", "DivergedError", "OutputError", "PretrainError", "ResumeError"]
+
+
+class PretrainError(ValueError):
+    """Base of everything this package raises on purpose."""
+
+
+class ConfigError(PretrainError):
+    """A setting is outside what is allowed, or two settings contradict each other."""
+
+
+class DataError(PretrainError):
+    """A shard, a sample or a data folder cannot be used as it is."""
+
+
+class DivergedError(PretrainError):
+    """Training produced a loss that is not finite."""
+
+
+class OutputError(PretrainError):
+    """The output folder cannot be written, or holds something else."""
+
+
+class ResumeError(PretrainError):
+    """A run in the output folder cannot be continued with the given settings."""
