@@ -78,8 +78,8 @@ def row_key(row: ResultRow) -> tuple[str, str, str, str, int, int | None, str]:
 def append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
     """Adds rows to the end of `path` in one locked write that has reached the disk on return.
 
-    Several processes may append to one file. A write that fails half-way (full disk) is taken back, and an unfinished
-    last line that a killed process left is removed first, so the file always holds whole rows.
+    Several processes may append to one file. A write that fails half-way (full disk) is taken back, and half a row that
+    a killed process left at the end is removed first, so the file always holds whole rows.
 
     Raises:
         OutputError: the file cannot be written; its earlier rows are intact.
@@ -100,7 +100,11 @@ def append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
 
 
 def _append_block(descriptor: int, block: bytes) -> None:
-    size = _end_of_last_whole_line(descriptor)
+    size, whole = os.fstat(descriptor).st_size, _end_of_last_whole_line(descriptor)
+    if _is_json(os.pread(descriptor, size - whole, whole)):
+        block = b"\n" + block
+    else:
+        size = whole
     try:
         os.ftruncate(descriptor, size)
         written = 0
@@ -124,10 +128,19 @@ def _end_of_last_whole_line(descriptor: int, step: int = 65536) -> int:
     return 0
 
 
+def _is_json(line: bytes) -> bool:
+    """Whether a last line without newline is whole: half of a row is never valid JSON."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
 def read_rows(path: Path) -> list[ResultRow]:
     """All rows of a ``results.jsonl`` in file order; an absent file holds no rows.
 
-    A last line without its newline is a row whose write never finished; it is left out.
+    A last line without newline that is not valid JSON is a row whose write never finished; it is left out.
 
     Raises:
         ResultsError: a line is not a row, or was written by a newer version; names the file and the line.
@@ -138,10 +151,10 @@ def read_rows(path: Path) -> list[ResultRow]:
         return []
     except OSError as error:
         raise ResultsError(f"cannot read {path}: {error.strerror or error}") from error
-    whole = data[: data.rfind(b"\n") + 1]
-    return [
-        _parse_row(line, f"{path}:{number}") for number, line in enumerate(whole.split(b"\n"), start=1) if line.strip()
-    ]
+    *lines, tail = data.split(b"\n")
+    if _is_json(tail):
+        lines.append(tail)
+    return [_parse_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def _parse_row(line: bytes, where: str) -> ResultRow:

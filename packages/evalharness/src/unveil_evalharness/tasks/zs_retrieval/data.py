@@ -1,0 +1,177 @@
+"""Captioned validation images: webdataset shards, or COCO captions.
+
+Looked for in this order: ``captions/val-*.tar`` (``<key>.jpg`` and ``<key>.json`` with a list ``captions``), then
+``coco/annotations/captions_val2017.json`` with ``coco/val2017``.
+"""
+
+import hashlib
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from unveil_evalharness.errors import DataError
+
+__all__ = ["CaptionedImage", "captioned_images", "data_hash"]
+
+_IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+_HASH_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaptionedImage:
+    """One image, still encoded, with the captions written for it."""
+
+    key: str
+    encoded: bytes
+    captions: tuple[str, ...]
+    where: str
+    """File (and record) the image comes from, for messages."""
+
+    def decode(self) -> Image.Image:
+        """The image as RGB.
+
+        Raises:
+            DataError: the bytes are not a readable image; names where they are.
+        """
+        try:
+            with warnings.catch_warnings():
+                # A palette image with a transparent colour is legitimate; Pillow only advises another mode.
+                warnings.filterwarnings("ignore", message="Palette images with Transparency", category=UserWarning)
+                return Image.open(io.BytesIO(self.encoded)).convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(
+                f"cannot decode the image {self.where}: {error}; replace it or leave it out of the set"
+            ) from error
+
+
+def captioned_images(data_root: Path, *, limit: int | None) -> Iterator[CaptionedImage]:
+    """The first `limit` captioned images under `data_root`, in their order on disk; None: all.
+
+    Raises:
+        DataError: there is no caption set, or a record is damaged; names the file and the record.
+    """
+    shards = _shards(data_root)
+    pairs = _from_shards(shards) if shards else _from_coco(data_root)
+    return islice(pairs, limit)
+
+
+def data_hash(data_root: Path) -> str:
+    """16 hex digits over shard names and contents, or over the COCO captions and the images' names and sizes.
+
+    Raises:
+        DataError: there is no caption set under `data_root`, or an annotation names a missing image.
+    """
+    digest = hashlib.sha256()
+    shards = _shards(data_root)
+    if shards:
+        for shard in shards:
+            digest.update(f"{shard.name}\0{shard.stat().st_size}\0".encode())
+            _update_with_file(digest, shard)
+        return digest.hexdigest()[:16]
+    annotations = _coco_annotations(data_root)
+    _update_with_file(digest, annotations)
+    for image, _ in _coco_records(annotations):
+        digest.update(f"{image.name}\0{_size(image, annotations)}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def _update_with_file(digest: Any, path: Path) -> None:
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK):
+            digest.update(block)
+
+
+def _shards(data_root: Path) -> list[Path]:
+    return sorted((data_root / "captions").glob("val-*.tar"))
+
+
+def _from_shards(shards: list[Path]) -> Iterator[CaptionedImage]:
+    import webdataset
+
+    for shard in shards:
+        samples = iter(webdataset.WebDataset([str(shard)], shardshuffle=False, handler=webdataset.reraise_exception))
+        while True:
+            try:
+                sample = next(samples)
+            except StopIteration:
+                break
+            except Exception as error:
+                # webdataset passes on whatever tarfile, zlib or the file system raised.
+                raise DataError(f"cannot read the shard {shard}: {error}") from error
+            yield _from_sample(sample, shard)
+
+
+def _from_sample(sample: dict[str, Any], shard: Path) -> CaptionedImage:
+    key = sample["__key__"]
+    where = f"{shard}:{key}"
+    suffix = next((suffix for suffix in _IMAGE_SUFFIXES if suffix in sample), None)
+    if suffix is None:
+        raise DataError(f"{where} has no image; expected one of {', '.join(_IMAGE_SUFFIXES)} beside the json")
+    try:
+        record = json.loads(sample["json"])
+        captions = record["captions"]
+    except KeyError as error:
+        raise DataError(f"{where} has no captions; expected {key}.json with a list 'captions'") from error
+    except ValueError as error:
+        raise DataError(f"{where}.json is not JSON: {error}") from error
+    return CaptionedImage(
+        key=key, encoded=sample[suffix], captions=_checked(captions, where), where=f"{where}.{suffix}"
+    )
+
+
+def _checked(captions: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(captions, list) or not captions or not all(isinstance(text, str) for text in captions):
+        raise DataError(f"{where}: 'captions' must be a list with at least one text, got {str(captions)[:80]!r}")
+    return tuple(text.strip() for text in captions)
+
+
+def _coco_annotations(data_root: Path) -> Path:
+    path = data_root / "coco" / "annotations" / "captions_val2017.json"
+    if not path.is_file():
+        raise DataError(
+            f"no captioned images under {data_root}; zs_retrieval reads captions/val-*.tar (webdataset) or "
+            "coco/annotations/captions_val2017.json with coco/val2017/"
+        )
+    return path
+
+
+def _coco_records(annotations: Path) -> list[tuple[Path, tuple[str, ...]]]:
+    """Every image that has captions, in the file's order, with its captions by annotation id."""
+    try:
+        content = json.loads(annotations.read_bytes())
+        captions: dict[Any, list[tuple[Any, str]]] = {}
+        for annotation in content["annotations"]:
+            captions.setdefault(annotation["image_id"], []).append((annotation["id"], annotation["caption"]))
+        names = {image["id"]: image["file_name"] for image in content["images"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{annotations} is not a COCO caption file: {type(error).__name__}: {error}") from error
+    unknown = next((identity for identity in captions if identity not in names), None)
+    if unknown is not None:
+        raise DataError(f"{annotations}: a caption names image_id {unknown}, which is not in 'images'")
+    folder = annotations.parent.parent / "val2017"
+    return [
+        (folder / name, _checked([text for _, text in sorted(captions[identity])], f"{annotations}: image {identity}"))
+        for identity, name in names.items()
+        if identity in captions
+    ]
+
+
+def _from_coco(data_root: Path) -> Iterator[CaptionedImage]:
+    annotations = _coco_annotations(data_root)
+    for image, captions in _coco_records(annotations):
+        _size(image, annotations)
+        yield CaptionedImage(key=image.stem, encoded=image.read_bytes(), captions=captions, where=str(image))
+
+
+def _size(image: Path, annotations: Path) -> int:
+    try:
+        return image.stat().st_size
+    except FileNotFoundError as error:
+        raise DataError(f"{annotations} names {image.name}, which is not in {image.parent}") from error
