@@ -8,9 +8,8 @@ is computed without building the permutation: no state to save, no memory that g
 from typing import Final
 
 import numpy as np
-from unveil_masking import noise
 
-from unveil_pretrain.data.streams import ORDER_STREAM
+from unveil_pretrain.data.streams import ORDER_STREAM, words
 from unveil_pretrain.errors import ConfigError
 
 __all__ = ["permuted", "step_indices"]
@@ -67,6 +66,6 @@ def _feistel(values: np.ndarray, epochs: np.ndarray, half_bits: int, seed: int) 
     low_mask = (1 << half_bits) - 1
     left, right = values >> half_bits, values & low_mask
     for index in range(ORDER_STREAM, ORDER_STREAM + _ROUNDS):
-        mixed = np.asarray(noise(seed, epochs, right, index), dtype=np.int64) & low_mask
+        mixed = words(seed, epochs, right, index) & low_mask
         left, right = right, left ^ mixed
     return (left << half_bits) | right

@@ -21,8 +21,11 @@ class ShardSource:
     path: str
 
     def open(self) -> IO[bytes]:
-        """A seekable binary file."""
-        return self.filesystem.open(self.path, "rb")
+        """A seekable binary file; DataError when it cannot be opened."""
+        try:
+            return self.filesystem.open(self.path, "rb")
+        except OSError as error:
+            raise DataError(f"shard {self.url!r} cannot be opened ({error}); check its permissions") from error
 
     def read_range(self, start: int, end: int) -> bytes:
         """Bytes [start, end)."""

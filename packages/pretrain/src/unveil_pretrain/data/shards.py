@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from unveil_masking import noise
 
 from unveil_pretrain.data.shard_urls import expand_shards
-from unveil_pretrain.data.streams import SUBSET_STREAM
+from unveil_pretrain.data.streams import SUBSET_STREAM, words
 from unveil_pretrain.data.tar_index import Sample, index_shard
 from unveil_pretrain.errors import ConfigError, DataError
 
@@ -104,7 +103,7 @@ class ShardDataset:
         """
         if not 1 <= num_unique <= len(self):
             raise ConfigError(f"num_unique is {num_unique}, the shards hold {len(self)} samples; give 1 to {len(self)}")
-        scores = np.asarray(noise(seed, 0, self.sample_ids, SUBSET_STREAM), dtype=np.int64)
+        scores = words(seed, 0, self.sample_ids, SUBSET_STREAM)
         chosen = np.sort(np.argsort(scores, kind="stable")[:num_unique])
         smaller = ShardDataset.__new__(ShardDataset)
         smaller._sources = self._sources

@@ -90,9 +90,7 @@ def _regular_files(url: str, stream: IO[bytes]) -> Iterator[tuple[str, int, int]
                 if info.isreg():
                     yield info.name, info.offset_data, size
     except tarfile.TarError as error:
-        raise DataError(
-            f"{url}: {_what_is_wrong(stream, length, last)} ({error}); copy or write the shard again"
-        ) from error
+        raise DataError(f"{url}: {_what_is_wrong(stream, length, last)}") from error
     # `tarfile` ends quietly at a damaged header and where a file was cut between members; an intact archive is closed
     # by zero blocks.
     stream.seek(end)
@@ -106,5 +104,5 @@ def _what_is_wrong(stream: IO[bytes], length: int, last: str) -> str:
     if magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
         return "the shard is compressed, which rules out random access; unpack it to a plain .tar"
     if last != "no file" or length < _BLOCK:
-        return f"the shard is cut off or damaged after {last}"
-    return "this is not a tar file"
+        return f"the shard is cut off or damaged after {last}; copy or write it again"
+    return "this is not a tar file; name webdataset shards"
