@@ -1,1 +1,138 @@
-"""Encoders for masked visual pre-training (ViT, SwinV2, text towers) and the checkpoint contract."""
+"""Encoders for masked visual pre-training (ViT, SwinV2, text towers) and the checkpoint contract.
+
+Names are imported when they are first used (PEP 562), so that ``import unveil_backbones.manifest`` loads no torch.
+"""
+
+import importlib
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unveil_backbones._torchvision import ensure_torchvision
+    from unveil_backbones.checkpoint import Checkpoint, load, load_pair, save, train_state
+    from unveil_backbones.encoder import Encoder, build, create, names, rebuild
+    from unveil_backbones.errors import (
+        BackboneError,
+        CheckpointError,
+        FormatVersionError,
+        HashMismatchError,
+        ImageSizeError,
+        NotAPairError,
+        TensorMismatchError,
+        TruncatedError,
+        UnknownModelError,
+    )
+    from unveil_backbones.manifest import (
+        FORMAT_VERSION,
+        EncoderSpec,
+        Manifest,
+        Passport,
+        Preprocessing,
+        TextSpec,
+        ValPoint,
+        checkpoint_sha256,
+        read_manifest,
+        resolve_checkpoint,
+    )
+    from unveil_backbones.pair import ImageTextPair
+    from unveil_backbones.pyramid import FeaturePyramid
+    from unveil_backbones.swin import SwinConfig, SwinEncoder
+    from unveil_backbones.text import TextConfig, TextTower, build_text, create_text
+    from unveil_backbones.tokenizer import WordPieceTokenizer
+    from unveil_backbones.vit import VitConfig, VitEncoder
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FORMAT_VERSION",
+    "BackboneError",
+    "Checkpoint",
+    "CheckpointError",
+    "Encoder",
+    "EncoderSpec",
+    "FeaturePyramid",
+    "FormatVersionError",
+    "HashMismatchError",
+    "ImageSizeError",
+    "ImageTextPair",
+    "Manifest",
+    "NotAPairError",
+    "Passport",
+    "Preprocessing",
+    "SwinConfig",
+    "SwinEncoder",
+    "TensorMismatchError",
+    "TextConfig",
+    "TextSpec",
+    "TextTower",
+    "TruncatedError",
+    "UnknownModelError",
+    "ValPoint",
+    "VitConfig",
+    "VitEncoder",
+    "WordPieceTokenizer",
+    "build",
+    "build_text",
+    "checkpoint_sha256",
+    "create",
+    "create_text",
+    "ensure_torchvision",
+    "load",
+    "load_pair",
+    "names",
+    "read_manifest",
+    "rebuild",
+    "resolve_checkpoint",
+    "save",
+    "train_state",
+]
+
+_MODULES = MappingProxyType(
+    {
+        "_torchvision": ("ensure_torchvision",),
+        "checkpoint": ("Checkpoint", "load", "load_pair", "save", "train_state"),
+        "encoder": ("Encoder", "build", "create", "names", "rebuild"),
+        "errors": (
+            "BackboneError",
+            "CheckpointError",
+            "FormatVersionError",
+            "HashMismatchError",
+            "ImageSizeError",
+            "NotAPairError",
+            "TensorMismatchError",
+            "TruncatedError",
+            "UnknownModelError",
+        ),
+        "manifest": (
+            "FORMAT_VERSION",
+            "EncoderSpec",
+            "Manifest",
+            "Passport",
+            "Preprocessing",
+            "TextSpec",
+            "ValPoint",
+            "checkpoint_sha256",
+            "read_manifest",
+            "resolve_checkpoint",
+        ),
+        "pair": ("ImageTextPair",),
+        "pyramid": ("FeaturePyramid",),
+        "swin": ("SwinConfig", "SwinEncoder"),
+        "text": ("TextConfig", "TextTower", "build_text", "create_text"),
+        "tokenizer": ("WordPieceTokenizer",),
+        "vit": ("VitConfig", "VitEncoder"),
+    }
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that defines a public name, and return the name's value."""
+    for module, public in _MODULES.items():
+        if name in public:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

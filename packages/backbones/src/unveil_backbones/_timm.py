@@ -1,0 +1,10 @@
+"""The classes taken from timm, in the one module that imports it: torchvision has to be made importable first."""
+
+from unveil_backbones._torchvision import ensure_torchvision
+
+ensure_torchvision()
+
+from timm.models.swin_transformer_v2 import SwinTransformerV2  # noqa: E402
+from timm.models.vision_transformer import Block, VisionTransformer  # noqa: E402
+
+__all__ = ["Block", "SwinTransformerV2", "VisionTransformer"]

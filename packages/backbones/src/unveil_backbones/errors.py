@@ -1,0 +1,94 @@
+"""The errors of this package: one small tree, each message saying what was given, what is allowed and what to do."""
+
+__all__ = [
+    "BackboneError",
+    "CheckpointError",
+    "CheckpointExistsError",
+    "CheckpointNotFoundError",
+    "CheckpointWriteError",
+    "ConfigError",
+    "FormatVersionError",
+    "HashMismatchError",
+    "ImageSizeError",
+    "ManifestError",
+    "NotAPairError",
+    "TensorMismatchError",
+    "TokenCountError",
+    "TokenizerError",
+    "TruncatedError",
+    "UnknownArchitectureError",
+    "UnknownModelError",
+    "UnsafePathError",
+]
+
+
+class BackboneError(ValueError):
+    """Root of everything this package raises on purpose."""
+
+
+class ImageSizeError(BackboneError):
+    """The image height or width does not fit the encoder's patches and stages."""
+
+
+class TokenCountError(BackboneError):
+    """The number of tokens handed to ``encode`` or to a text tower does not fit."""
+
+
+class UnknownModelError(BackboneError):
+    """No encoder or text tower has this name."""
+
+
+class ConfigError(BackboneError):
+    """A configuration value, or a whole configuration, is not one the model can be built from."""
+
+
+class TokenizerError(BackboneError):
+    """A tokenizer cannot be trained or read from what was given."""
+
+
+class CheckpointError(BackboneError):
+    """Root of everything that can be wrong with a checkpoint directory."""
+
+
+class CheckpointNotFoundError(CheckpointError):
+    """The path holds neither a checkpoint nor a run with checkpoints."""
+
+
+class CheckpointExistsError(CheckpointError):
+    """A checkpoint is never overwritten: the target of ``save`` exists."""
+
+
+class CheckpointWriteError(CheckpointError):
+    """Writing failed (disk full, read-only folder); nothing of the attempt was left behind."""
+
+
+class ManifestError(CheckpointError):
+    """The manifest is complete JSON but its fields are not those of the contract."""
+
+
+class FormatVersionError(CheckpointError):
+    """The checkpoint has a format that this version of the package does not read."""
+
+
+class UnsafePathError(CheckpointError):
+    """The manifest names a file outside of the checkpoint directory."""
+
+
+class TruncatedError(CheckpointError):
+    """A file of the checkpoint is missing or ends too early."""
+
+
+class HashMismatchError(CheckpointError):
+    """A file of the checkpoint is not the one the manifest describes."""
+
+
+class TensorMismatchError(CheckpointError):
+    """Tensors are missing, unexpected, or have another shape or type than the model's."""
+
+
+class UnknownArchitectureError(CheckpointError, UnknownModelError):
+    """The checkpoint holds a model that this version of the package cannot build."""
+
+
+class NotAPairError(CheckpointError):
+    """The checkpoint has no text tower, so that it is not an image-text pair."""
