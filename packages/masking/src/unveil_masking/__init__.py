@@ -1,1 +1,39 @@
-"""Masking strategies for masked visual pre-training: stateless, identical on NumPy and PyTorch."""
+"""Masking strategies for masked visual pre-training: stateless, identical on NumPy and PyTorch.
+
+A mask is a pure function of (seed, epoch, sample id). Sampling in a data loader with NumPy and on a GPU with torch
+gives the same bits. Importing this package loads NumPy and never torch.
+"""
+
+from unveil_masking.counts import Rounding
+from unveil_masking.errors import (
+    GridError,
+    KeyArrayError,
+    MaskingError,
+    RatioError,
+    TokenShapeError,
+    UnitError,
+)
+from unveil_masking.grid import Grid
+from unveil_masking.noise import noise
+from unveil_masking.partition import Partition
+from unveil_masking.strategies import RandomMask, Strategy, UnitMask
+from unveil_masking.tokens import restore, take, to_pixels
+
+__all__ = [
+    "Grid",
+    "GridError",
+    "KeyArrayError",
+    "MaskingError",
+    "Partition",
+    "RandomMask",
+    "RatioError",
+    "Rounding",
+    "Strategy",
+    "TokenShapeError",
+    "UnitError",
+    "UnitMask",
+    "noise",
+    "restore",
+    "take",
+    "to_pixels",
+]

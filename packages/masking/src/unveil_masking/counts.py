@@ -1,0 +1,71 @@
+"""How many of `total` mask units are hidden: integer arithmetic, so that no float accident changes a count.
+
+A ratio is read as the shortest decimal that prints as it: 0.9 means 9/10, not the nearest binary fraction
+0.90000000000000002220. `int(100 * (1 - 0.9))` keeps 9 of 100 in floating point; this module keeps 10.
+
+| rounding       | rule                                 | where it comes from                          | 22 of 36? |
+|----------------|--------------------------------------|----------------------------------------------|-----------|
+| `floor_keep`   | kept = floor(total · (1 − ratio))    | MAE and FLIP: 0.75 of 196 keeps 49           | at 0.6    |
+| `ceil_hidden`  | hidden = ceil(total · ratio)         | SimMIM: 0.6 of 6×6 units hides 22            | at 0.6    |
+| `floor_hidden` | hidden = floor(total · ratio)        | code that truncates the hidden count         | 21 at 0.6 |
+
+In exact arithmetic the first two are the same number, since total − ⌊total·(1 − r)⌋ = ⌈total·r⌉. They differ in the
+papers' code only through floating point. Both names are kept because a run is recorded under its paper's rule.
+"""
+
+import math
+from fractions import Fraction
+from typing import Literal, get_args
+
+from unveil_masking.errors import RatioError
+
+__all__ = ["Rounding", "check_ratio", "exact_ratio", "num_hidden"]
+
+Rounding = Literal["floor_keep", "ceil_hidden", "floor_hidden"]
+
+
+def exact_ratio(ratio: float) -> Fraction:
+    """The ratio as the shortest decimal that prints as it, exactly: `exact_ratio(0.9) == Fraction(9, 10)`."""
+    return Fraction(str(ratio))
+
+
+def check_ratio(ratio: float, rounding: Rounding) -> None:
+    """Refuse a ratio outside [0, 1) and an unknown rounding rule.
+
+    Raises:
+        RatioError: with the allowed values.
+    """
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 <= ratio < 1:
+        raise RatioError(
+            f"ratio={ratio!r} is not a number in [0, 1). It is the share of tokens to hide; "
+            "0 hides none, and at least one token must stay visible."
+        )
+    if rounding not in get_args(Rounding):
+        raise RatioError(f"rounding={rounding!r} is unknown. Allowed: {', '.join(get_args(Rounding))}.")
+
+
+def num_hidden(total: int, ratio: float, rounding: Rounding) -> int:
+    """Number of hidden units among `total` (tokens, or the larger units of `UnitMask`).
+
+    Args:
+        total: number of units, at least 1.
+        ratio: share to hide, in [0, 1).
+        rounding: which rule of the table above.
+
+    Raises:
+        RatioError: the ratio or the rule is illegal, or no unit would stay visible.
+    """
+    check_ratio(ratio, rounding)
+    share = exact_ratio(ratio)
+    if rounding == "floor_keep":
+        hidden = total - math.floor(total * (1 - share))
+    elif rounding == "ceil_hidden":
+        hidden = math.ceil(total * share)
+    else:
+        hidden = math.floor(total * share)
+    if hidden == total:
+        raise RatioError(
+            f"ratio={ratio!r} with rounding={rounding!r} hides all {total} units of this grid, but one must stay "
+            f"visible. Use a ratio of at most {total - 1}/{total} here, or a grid with more units."
+        )
+    return hidden
