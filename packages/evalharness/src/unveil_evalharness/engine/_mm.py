@@ -1,0 +1,179 @@
+"""Subclasses of mmengine's Runner, loop and hook; imported only inside an open session."""
+
+import time
+from typing import Any
+
+import torch
+from mmengine.dist import get_dist_info
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.runner import IterBasedTrainLoop, Runner
+from torch import nn
+from tqdm import tqdm
+
+from unveil_evalharness.engine.runner import DivergedError
+from unveil_evalharness.engine.session import Session
+from unveil_evalharness.engine.stream import Purpose, StreamBatches, derive_seed, seed_globals
+
+__all__ = ["EngineRunner", "KeyedTrainLoop", "NonFiniteLossHook", "ProgressHook"]
+
+
+class EngineRunner(Runner):
+    """mmengine's Runner inside a `Session`, on a given device.
+
+    Args:
+        session: names the run and owns its logger.
+        device: where the model trains, such as ``"cpu"``.
+        options: mmengine's own Runner options.
+    """
+
+    def __init__(self, *, session: Session, device: str, **options: Any) -> None:
+        self._session = session
+        self._device = torch.device(device)
+        super().__init__(**options)
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Ranks and a name for the log folder; mmengine would also change start methods, limits and OpenCV threads."""
+        del env_cfg
+        self._rank, self._world_size = get_dist_info()
+        self._timestamp = time.strftime("%Y%m%d_%H%M%S")
+
+    def set_randomness(self, seed: int, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
+        """Keeps the numbers for the record; `session` and `KeyedTrainLoop` do the seeding."""
+        del diff_rank_seed
+        self._seed, self._deterministic = seed, deterministic
+
+    def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: Any) -> MMLogger:
+        """The session's logger: one file for the whole run."""
+        del log_level, log_file, kwargs
+        return self._session.logger
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+        """Moves the model to the device that was asked for, where mmengine would take CUDA whenever it is there."""
+        del model_wrapper_cfg
+        return model.to(self._device)
+
+    def _init_model_weights(self) -> None:
+        """Nothing: weights are in place, and initialising again would overwrite the encoder after its gates."""
+
+    def _log_env(self, env_cfg: dict[str, Any]) -> None:
+        """One line, where mmengine would start compilers to ask for their versions (seconds)."""
+        del env_cfg
+        self.logger.info(f"seed {self._seed}, device {self._device}, torch {torch.__version__}")
+
+
+class KeyedTrainLoop(IterBasedTrainLoop):
+    """Iteration-based training whose every pass has its own random numbers, so that a resumed run equals a whole one.
+
+    Args:
+        runner: the Runner.
+        dataloader: endless loader or its config.
+        max_iters: passes in all.
+        seed: the run's seed.
+    """
+
+    def __init__(self, runner: Runner, dataloader: Any, max_iters: int, seed: int) -> None:
+        # Validation runs once, after training, by `Runner.val`.
+        super().__init__(runner, dataloader, max_iters=max_iters, val_begin=max_iters + 1, val_interval=max_iters + 1)
+        self._seed = seed
+
+    def _skip_done(self) -> None:
+        """Moves the loader to the pass at which training resumes."""
+        sampler = self.dataloader.batch_sampler
+        if isinstance(sampler, StreamBatches):
+            sampler.start = self._iter
+            self.dataloader_iterator = iter(self.dataloader)
+        else:
+            for _ in range(self._iter):
+                next(self.dataloader_iterator)
+
+    def run(self) -> nn.Module:
+        """Trains to `max_iters` and returns the model."""
+        self.runner.call_hook("before_train")
+        self.runner.call_hook("before_train_epoch")
+        if self._iter:
+            self._skip_done()
+        self.runner.model.train()
+        while self._iter < self._max_iters:
+            seed_globals(derive_seed(self._seed, Purpose.FETCH, self._iter))
+            batch = next(self.dataloader_iterator)
+            seed_globals(derive_seed(self._seed, Purpose.STEP, self._iter))
+            self.run_iter(batch)
+        self.runner.call_hook("after_train_epoch")
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+
+class NonFiniteLossHook(Hook):
+    """Stops at the first loss that is not a number, before it is logged or saved."""
+
+    priority = "VERY_HIGH"
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Raises `DivergedError` naming the pass and the learning rate."""
+        del batch_idx, data_batch
+        loss = outputs["loss"]
+        if not torch.isfinite(loss).all():
+            rate = max(runner.optim_wrapper.get_lr()["lr"])
+            parts = {name: float(value.detach()) for name, value in outputs.items()}
+            raise DivergedError(
+                f"the loss of training pass {runner.iter} is not finite ({parts}, learning rate {rate:.3g}); "
+                "lower the protocol's lr or clip its gradients"
+            )
+
+
+class ProgressHook(Hook):
+    """A bar on stderr: passes done, time left, loss.
+
+    Args:
+        title: what the bar is called.
+        total: passes in all.
+        enabled: whether to draw at all.
+    """
+
+    priority = "LOWEST"
+
+    def __init__(self, *, title: str, total: int, enabled: bool) -> None:
+        self._title = title
+        self._total = total
+        self._enabled = enabled
+        self._bar: tqdm[Any] | None = None
+
+    def _open(self, title: str, total: int, done: int) -> None:
+        self._bar = tqdm(total=total, initial=done, desc=title, disable=not self._enabled, leave=False)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Opens the bar at the pass where training starts or resumes."""
+        self._open(f"{self._title} train", self._total, runner.iter)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Moves the bar by one pass."""
+        del runner, batch_idx, data_batch
+        if self._bar is not None and self._enabled:
+            self._bar.set_postfix(loss=f"{float(outputs['loss'].detach()):.3f}", refresh=False)
+            self._bar.update()
+
+    def after_train(self, runner: Runner) -> None:
+        """Closes the training bar."""
+        del runner
+        self._close()
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Opens a bar for the evaluation."""
+        self._open(f"{self._title} eval", len(runner.val_dataloader), 0)
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Moves the evaluation bar."""
+        del runner, batch_idx, data_batch, outputs
+        if self._bar is not None:
+            self._bar.update()
+
+    def after_val(self, runner: Runner) -> None:
+        """Closes the evaluation bar."""
+        del runner
+        self._close()

@@ -1,0 +1,41 @@
+"""How many images go through the device at once, without changing what is measured.
+
+The protocol fixes the *total* batch of an optimiser step. ``--batch-size`` only says how many of them fit the device;
+gradients are accumulated over the rest. The rule for ``auto`` is simple for now: the whole batch in one piece.
+"""
+
+from dataclasses import dataclass
+
+from unveil_evalharness.errors import ProtocolError
+
+__all__ = ["BatchPlan", "plan_batch"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchPlan:
+    """One optimiser step: `accumulate` passes of `size` images."""
+
+    size: int
+    accumulate: int
+
+
+def plan_batch(*, total: int, requested: int | None) -> BatchPlan:
+    """Splits a protocol's batch into passes that the caller says fit.
+
+    Args:
+        total: images per optimiser step, from the protocol.
+        requested: images per pass; None means all of them. Larger than `total` means all of them too.
+
+    Raises:
+        ProtocolError: `requested` does not divide `total`, so the step could not hold exactly `total` images.
+    """
+    if total < 1:
+        raise ProtocolError(f"the protocol's batch is {total}; it must be at least 1")
+    if requested is None or requested >= total:
+        return BatchPlan(size=total, accumulate=1)
+    if requested < 1 or total % requested:
+        divisors = [number for number in range(1, total + 1) if total % number == 0]
+        raise ProtocolError(
+            f"--batch-size {requested} does not divide this protocol's batch of {total}; choose one of {divisors}"
+        )
+    return BatchPlan(size=requested, accumulate=total // requested)
