@@ -1,10 +1,12 @@
 """Which samples step s sees: a stateless permutation per epoch, so that a run can restart at any step.
 
-The permutation of {0, ..., n-1} is a Feistel network over an even number of bits that holds n, walked along its cycles
-until the value falls below n (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Any single position
-is computed without building the permutation: no state to save, no memory that grows with n.
+The permutation of {0, ..., n-1} is a Feistel network on pairs (left mod rows, right mod columns) with rows·columns just
+above n, walked along its cycles until the value falls below n (Black and Rogaway, "Ciphers with arbitrary finite
+domains", 2002, methods 3 and 2). Any single position is computed without building the permutation: there is no state to
+save and no memory that grows with n.
 """
 
+import math
 from typing import Final
 
 import numpy as np
@@ -16,7 +18,7 @@ __all__ = ["permuted", "step_indices"]
 
 # Four rounds suffice when the halves are wide (Luby and Rackoff, 1988); those of small data sets are a few bits wide,
 # where more rounds are needed and cost nothing.
-_ROUNDS: Final = 8
+_ROUNDS: Final = 12
 
 
 def permuted(num_samples: int, positions: np.ndarray, epochs: np.ndarray, *, seed: int) -> np.ndarray:
@@ -31,13 +33,12 @@ def permuted(num_samples: int, positions: np.ndarray, epochs: np.ndarray, *, see
     Returns:
         int64 [b]; for a fixed epoch, positions 0..n-1 give each of 0..n-1 once.
     """
-    half_bits = max(2, ((num_samples - 1).bit_length() + 1) // 2)
-    if num_samples == 1:
-        return np.zeros_like(positions)
-    values = _feistel(positions, epochs, half_bits, seed)
+    rows = math.isqrt(num_samples - 1) + 1
+    columns = -(-num_samples // rows)
+    values = _feistel(positions, epochs, rows, columns, seed)
     outside = np.flatnonzero(values >= num_samples)
     while outside.size:
-        values[outside] = _feistel(values[outside], epochs[outside], half_bits, seed)
+        values[outside] = _feistel(values[outside], epochs[outside], rows, columns, seed)
         outside = outside[values[outside] >= num_samples]
     return values
 
@@ -61,11 +62,10 @@ def step_indices(num_samples: int, batch_size: int, step: int, *, seed: int) -> 
     return epochs, permuted(num_samples, positions, epochs, seed=seed)
 
 
-def _feistel(values: np.ndarray, epochs: np.ndarray, half_bits: int, seed: int) -> np.ndarray:
-    """One pass of the keyed network over integers of 2·half_bits bits; int64 [b] in and out, a bijection per epoch."""
-    low_mask = (1 << half_bits) - 1
-    left, right = values >> half_bits, values & low_mask
-    for index in range(ORDER_STREAM, ORDER_STREAM + _ROUNDS):
-        mixed = words(seed, epochs, right, index) & low_mask
-        left, right = right, left ^ mixed
-    return (left << half_bits) | right
+def _feistel(values: np.ndarray, epochs: np.ndarray, rows: int, columns: int, seed: int) -> np.ndarray:
+    """One pass of the keyed network over [0, rows·columns); int64 [b] in and out, a bijection for each epoch."""
+    left, right = np.divmod(values, columns)
+    for index in range(ORDER_STREAM, ORDER_STREAM + _ROUNDS, 2):
+        left = (left + words(seed, epochs, right, index)) % rows
+        right = (right + words(seed, epochs, left, index + 1)) % columns
+    return left * columns + right
