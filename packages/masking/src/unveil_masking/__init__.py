@@ -4,6 +4,7 @@ A mask is a pure function of (seed, epoch, sample id). Sampling in a data loader
 gives the same bits. Importing this package loads NumPy and never torch.
 """
 
+from unveil_masking._noise import noise
 from unveil_masking.counts import Rounding
 from unveil_masking.errors import (
     GridError,
@@ -14,7 +15,6 @@ from unveil_masking.errors import (
     UnitError,
 )
 from unveil_masking.grid import Grid
-from unveil_masking.noise import noise
 from unveil_masking.partition import Partition
 from unveil_masking.strategies import RandomMask, Strategy, UnitMask
 from unveil_masking.tokens import restore, take, to_pixels

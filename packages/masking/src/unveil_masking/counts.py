@@ -3,11 +3,11 @@
 A ratio is read as the shortest decimal that prints as it: 0.9 means 9/10, not the nearest binary fraction
 0.90000000000000002220. `int(100 * (1 - 0.9))` keeps 9 of 100 in floating point; this module keeps 10.
 
-| rounding       | rule                                 | where it comes from                          | 22 of 36? |
-|----------------|--------------------------------------|----------------------------------------------|-----------|
-| `floor_keep`   | kept = floor(total · (1 − ratio))    | MAE and FLIP: 0.75 of 196 keeps 49           | at 0.6    |
-| `ceil_hidden`  | hidden = ceil(total · ratio)         | SimMIM: 0.6 of 6×6 units hides 22            | at 0.6    |
-| `floor_hidden` | hidden = floor(total · ratio)        | code that truncates the hidden count         | 21 at 0.6 |
+| rounding       | rule                               | where it comes from                           |
+|----------------|------------------------------------|-----------------------------------------------|
+| `floor_keep`   | kept = floor(total · (1 − ratio))  | MAE and FLIP: 0.75 of 196 tokens keeps 49     |
+| `ceil_hidden`  | hidden = ceil(total · ratio)       | SimMIM: 0.6 of 6×6 units hides 22             |
+| `floor_hidden` | hidden = floor(total · ratio)      | code that truncates: 0.6 of 6×6 units hides 21 |
 
 In exact arithmetic the first two are the same number, since total − ⌊total·(1 − r)⌋ = ⌈total·r⌉. They differ in the
 papers' code only through floating point. Both names are kept because a run is recorded under its paper's rule.

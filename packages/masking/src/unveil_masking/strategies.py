@@ -12,10 +12,10 @@ from math import gcd
 from typing import Any, Protocol, TypeVar
 
 from unveil_masking._arrays import arange, sort
+from unveil_masking._noise import noise_range
 from unveil_masking.counts import Rounding, check_ratio, num_hidden
 from unveil_masking.errors import UnitError
 from unveil_masking.grid import Grid
-from unveil_masking.noise import noise_range
 from unveil_masking.partition import Partition, partition_from_mask
 
 __all__ = ["RandomMask", "Strategy", "UnitMask"]

@@ -64,7 +64,7 @@ def to_pixels(mask: Array | Partition[Array], patch: int) -> Array:
     dense: Any = mask
     if isinstance(mask, Partition):
         dense = mask.mask
-        dense = dense.reshape(-1, mask.grid.rows, mask.grid.cols)
+        dense = dense.reshape(dense.shape[0], mask.grid.rows, mask.grid.cols)
     if library(dense) is None or dense.ndim != 3:
         raise TokenShapeError(
             f"mask is {where_am_i(dense)} of shape {getattr(dense, 'shape', None)}. Give the partition itself, "
