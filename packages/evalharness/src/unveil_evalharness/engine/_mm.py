@@ -7,6 +7,7 @@ import torch
 from mmengine.dist import get_dist_info
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from tqdm import tqdm
@@ -87,8 +88,8 @@ class KeyedTrainLoop(IterBasedTrainLoop):
             for _ in range(self._iter):
                 next(self.dataloader_iterator)
 
-    def run(self) -> nn.Module:
-        """Trains to `max_iters` and returns the model."""
+    def run(self) -> None:
+        """Trains to `max_iters`."""
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
         if self._iter:
@@ -101,7 +102,6 @@ class KeyedTrainLoop(IterBasedTrainLoop):
             self.run_iter(batch)
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
-        return self.runner.model
 
 
 class NonFiniteLossHook(Hook):
@@ -114,6 +114,7 @@ class NonFiniteLossHook(Hook):
         del batch_idx, data_batch
         loss = outputs["loss"]
         if not torch.isfinite(loss).all():
+            assert isinstance(runner.optim_wrapper, OptimWrapper)
             rate = max(runner.optim_wrapper.get_lr()["lr"])
             parts = {name: float(value.detach()) for name, value in outputs.items()}
             raise DivergedError(
