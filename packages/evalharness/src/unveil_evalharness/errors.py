@@ -12,11 +12,16 @@ __all__ = [
     "ResultsError",
     "UnknownSuiteError",
     "UnknownTaskError",
+    "UsageError",
 ]
 
 
 class HarnessError(ValueError):
     """Base of every error a user of the harness can cause; its text is one line."""
+
+
+class UsageError(HarnessError):
+    """An option with a value it cannot have."""
 
 
 class UnknownTaskError(HarnessError):

@@ -21,9 +21,13 @@ def protocol_fields(protocol: Any) -> dict[str, Any]:
     """
     if not dataclasses.is_dataclass(protocol) or isinstance(protocol, type):
         raise ProtocolError(f"a protocol must be an instance of a frozen dataclass, got {type(protocol).__name__}")
-    if not protocol.__dataclass_params__.frozen:
+    if not _is_frozen(type(protocol)):
         raise ProtocolError(f"{type(protocol).__name__} must be a frozen dataclass: its hash would outlive a change")
     return json.loads(canonical_json(dataclasses.asdict(protocol)))
+
+
+def _is_frozen(kind: type) -> bool:
+    return vars(kind)["__dataclass_params__"].frozen
 
 
 def canonical_json(value: Any) -> str:

@@ -93,10 +93,11 @@ def _shards(data_root: Path) -> list[Path]:
 
 
 def _from_shards(shards: list[Path]) -> Iterator[CaptionedImage]:
-    import webdataset
+    from webdataset.compat import WebDataset
+    from webdataset.handlers import reraise_exception
 
     for shard in shards:
-        samples = iter(webdataset.WebDataset([str(shard)], shardshuffle=False, handler=webdataset.reraise_exception))
+        samples = iter(WebDataset([str(shard)], shardshuffle=False, handler=reraise_exception))
         while True:
             try:
                 sample = next(samples)

@@ -1,0 +1,75 @@
+"""What a result was made with: package versions, hardware and the device."""
+
+import importlib.metadata
+import platform
+from pathlib import Path
+
+from unveil_evalharness.errors import UsageError
+
+__all__ = ["PACKAGES", "choose_device", "hardware", "package_versions"]
+
+PACKAGES: tuple[str, ...] = (
+    "unveil-evalharness",
+    "unveil-backbones",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pillow",
+    "polars",
+    "webdataset",
+    "mmengine",
+    "mmcv",
+    "mmcv-lite",
+    "mmdet",
+    "mmsegmentation",
+    "pycocotools",
+)
+"""Distributions whose version may move a number."""
+
+
+def package_versions() -> dict[str, str]:
+    """Version of Python and of every installed distribution in `PACKAGES`; reads metadata, imports nothing."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def choose_device(wanted: str) -> str:
+    """``"cpu"`` or ``"cuda"`` for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UsageError: ``cuda`` was asked for and torch sees no GPU.
+    """
+    if wanted == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if wanted == "cuda":
+        raise UsageError("--device cuda: torch sees no GPU; use --device cpu, or install a torch build for your driver")
+    return "cpu"
+
+
+def hardware(device: str) -> str:
+    """The device in words: GPU name and memory, or processor model and the number of threads torch uses."""
+    import torch
+
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

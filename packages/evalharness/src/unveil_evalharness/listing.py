@@ -1,0 +1,94 @@
+"""``evalharness ls``: what can be evaluated, how long it takes, and whether this machine has what it needs."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from unveil_evalharness.errors import DataError
+from unveil_evalharness.fingerprint import fingerprint
+from unveil_evalharness.subjects import one_line
+from unveil_evalharness.task import SUITES, Task
+from unveil_evalharness.tasks import TASK_NAMES, load_task
+
+__all__ = ["ListOptions", "describe"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListOptions:
+    """List tasks, suites or metrics."""
+
+    data_root: Path | None = None
+    """Also say whether each task's data is there."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+def describe(
+    what: Literal["tasks", "suites", "metrics"],
+    options: ListOptions,
+    *,
+    names: Sequence[str] = TASK_NAMES,
+    load: Callable[[str], Task] = load_task,
+) -> str:
+    """The listing as text: an aligned table, or JSON."""
+    tasks = [load(name) for name in names]
+    match what:
+        case "tasks":
+            records = [_task_record(task, options.data_root) for task in tasks]
+        case "suites":
+            records = [_suite_record(task, suite) for suite in SUITES for task in tasks]
+        case "metrics":
+            records = [
+                {
+                    "metric": spec.name,
+                    "main": "main" if spec.main else "",
+                    "better": "higher" if spec.higher_is_better else "lower",
+                    "unit": spec.unit,
+                }
+                for task in tasks
+                for spec in task.metrics
+            ]
+    return json.dumps(records) if options.json else _table(records)
+
+
+def _task_record(task: Task, data_root: Path | None) -> dict[str, str]:
+    missing = [name for name in task.requires if find_spec(name) is None]
+    record = {
+        "task": task.name,
+        "version": str(task.version),
+        "main metric": next(spec.name for spec in task.metrics if spec.main),
+        "quick takes": task.expected_time("quick"),
+        "dependencies": f"missing: {', '.join(missing)}" if missing else "present",
+        "what": task.description,
+    }
+    if data_root is not None:
+        record["data"] = _data_state(task, data_root)
+    return record
+
+
+def _data_state(task: Task, data_root: Path) -> str:
+    try:
+        return f"present ({task.data_hash(data_root)})"
+    except (DataError, OSError) as error:
+        return f"missing: {one_line(error)}"
+
+
+def _suite_record(task: Task, suite: str) -> dict[str, str]:
+    return {
+        "suite": suite,
+        "task": task.name,
+        "protocol": fingerprint(task.name, task.version, task.protocol(suite)),
+        "takes": task.expected_time(suite),
+    }
+
+
+def _table(records: Sequence[dict[str, str]]) -> str:
+    columns = list(records[0])
+    lines = [columns, *([record[column] for column in columns] for record in records)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

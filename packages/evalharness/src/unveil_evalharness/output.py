@@ -1,0 +1,75 @@
+"""The folder a run writes: results.jsonl, manifests/, protocols/, samples/, logs/ and, meanwhile, work/."""
+
+import io
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unveil_evalharness.errors import OutputError
+from unveil_evalharness.fingerprint import fingerprint, protocol_fields
+from unveil_evalharness.subjects import Subject
+from unveil_evalharness.task import Task
+
+if TYPE_CHECKING:
+    import polars
+
+__all__ = ["prepare_output", "write_samples"]
+
+
+def prepare_output(output: Path, subjects: Sequence[Subject], tasks: Sequence[Task], suite: str) -> None:
+    """Makes the folders and the copies that make the numbers readable later: manifests and protocols.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    try:
+        for folder in ("manifests", "protocols", "logs", "samples", "work"):
+            (output / folder).mkdir(parents=True, exist_ok=True)
+        for subject in subjects:
+            _write(output / "manifests" / f"{subject.short}.json", (subject.path / "manifest.json").read_bytes())
+        for task in tasks:
+            protocol = task.protocol(suite)
+            content = {
+                "task": task.name,
+                "version": task.version,
+                "suite": suite,
+                "protocol": protocol_fields(protocol),
+            }
+            name = f"{fingerprint(task.name, task.version, protocol)}.json"
+            _write(output / "protocols" / name, (json.dumps(content, indent=2) + "\n").encode())
+    except OSError as error:
+        raise OutputError(
+            f"cannot write --output-path {output}: {error.strerror or error}; earlier results are intact; "
+            "choose a folder you may write, on a disk with free space"
+        ) from error
+
+
+def write_samples(path: Path, samples: "polars.DataFrame") -> None:
+    """Writes per-sample outcomes as parquet; a reader sees the whole file or none.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    samples.write_parquet(buffer)
+    try:
+        _write(path, buffer.getvalue())
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; earlier results are intact") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes by way of a temporary sibling, so that two processes may write the same file."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        temporary.chmod(0o644)  # mkstemp makes files only their owner may read
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
