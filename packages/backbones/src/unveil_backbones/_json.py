@@ -78,9 +78,7 @@ def optional(convert: Callable[[JSON, str], T]) -> Callable[[JSON, str], T | Non
     return lambda value, where: None if value is None else convert(value, where)
 
 
-def sequence_of(
-    convert: Callable[[JSON, str], T], length: int | None = None
-) -> Callable[[JSON, str], tuple[T, ...]]:
+def sequence_of(convert: Callable[[JSON, str], T], length: int | None = None) -> Callable[[JSON, str], tuple[T, ...]]:
     """Accept a JSON list, of ``length`` items unless that is ``None``, and return a tuple."""
 
     def read(value: JSON, where: str) -> tuple[T, ...]:

@@ -215,7 +215,12 @@ def _read_files(value: JSON, where: str) -> dict[str, str]:
 def _check_file_name(name: str, where: str) -> None:
     """Refuse names that are absolute, climb, or mean different things on different systems."""
     parts = name.split("/")
-    if any(part in ("", ".", "..") for part in parts) or "\\" in name or ":" in name or PurePosixPath(name).is_absolute():
+    if (
+        any(part in ("", ".", "..") for part in parts)
+        or "\\" in name
+        or ":" in name
+        or PurePosixPath(name).is_absolute()
+    ):
         raise UnsafePathError(
             f"{where} names the file {name!r}; names are relative, use '/', and stay inside the checkpoint; "
             "do not use a checkpoint from this source"

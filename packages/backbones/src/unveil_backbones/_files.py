@@ -1,0 +1,133 @@
+"""Write a directory whole or not at all, and tell a damaged file from a foreign one (standard library only)."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from unveil_backbones.errors import (
+    CheckpointExistsError,
+    CheckpointWriteError,
+    HashMismatchError,
+    TruncatedError,
+    UnsafePathError,
+)
+
+__all__ = ["check_file", "file_sha256", "hash_files", "write_directory"]
+
+
+def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
+    """Let ``fill`` write into a temporary sibling of ``path`` and rename that to ``path``.
+
+    A reader sees all of it or nothing, also after a power cut: everything reaches the disk before the rename.
+
+    Raises:
+        CheckpointExistsError: ``path`` exists.
+        CheckpointWriteError: The file system refused; nothing is left behind. What ``fill`` raises of its own passes.
+    """
+    if path.exists() or path.is_symlink():
+        raise CheckpointExistsError(
+            f"{path} exists; a checkpoint is never overwritten; remove it or choose another path"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    except OSError as error:
+        raise _refused(path, error) from error
+    try:
+        fill(temporary)
+        # mkdtemp makes a private folder; a checkpoint is as readable as any folder its user makes.
+        temporary.chmod(0o777 & ~_umask())
+        _flush_tree(temporary)
+        temporary.rename(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise _refused(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its path inside it."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return {file.relative_to(folder).as_posix(): file_sha256(file) for file in files}
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_file(folder: Path, name: str, digest: str) -> None:
+    """Refuse a file that is absent, cut short, different from its digest, or outside of the folder.
+
+    Raises:
+        TruncatedError: The file is missing or ends too early.
+        HashMismatchError: It has other content.
+        UnsafePathError: It is a link that leads out of the folder.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UnsafePathError(f"{path} leads out of the checkpoint; files lie inside; copy the checkpoint again")
+    if not path.is_file():
+        raise TruncatedError(f"{path} is missing although the manifest lists it; copy the checkpoint again")
+    found = file_sha256(path)
+    if found == digest:
+        return
+    if _ends_early(path):
+        raise TruncatedError(f"{path} ends too early ({path.stat().st_size} bytes); copy the checkpoint again")
+    raise HashMismatchError(
+        f"{path} has SHA-256 {found}, the manifest says {digest}; the file was changed after it was written; "
+        "copy the checkpoint again"
+    )
+
+
+def _ends_early(path: Path) -> bool:
+    """Whether a safetensors file is shorter than its own header promises; other files cannot tell."""
+    size = path.stat().st_size
+    if path.suffix != ".safetensors":
+        return size == 0
+    with path.open("rb") as stream:
+        header_size = int.from_bytes(stream.read(8), "little")
+        if size < 8 or size - 8 < header_size:
+            return True
+        try:
+            header = json.loads(stream.read(header_size))
+            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        except (ValueError, AttributeError, LookupError, TypeError):  # the header itself was changed: not a short file
+            return False
+    return size < 8 + header_size + end
+
+
+def _refused(path: Path, error: OSError) -> CheckpointWriteError:
+    return CheckpointWriteError(
+        f"{path} could not be written ({error}); nothing was left behind and earlier checkpoints are untouched; "
+        "free space or choose a writable folder"
+    )
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _flush_tree(folder: Path) -> None:
+    for entry in folder.rglob("*"):
+        _flush(entry)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    """Force a file or a folder to the disk. (Windows cannot open folders; there the rename alone has to do.)"""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

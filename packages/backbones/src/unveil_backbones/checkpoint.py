@@ -1,0 +1,253 @@
+"""The checkpoint contract: a directory of safetensors and one manifest, whole or absent, verified when read.
+
+::
+
+    step_00000200/
+      manifest.json          what it is, and the SHA-256 of every other file
+      encoder.safetensors    the encoder alone, timm's names
+      heads.safetensors      what else evaluation or a resume needs: "pair." (text tower, projections), "objective." (decoder)
+      tokenizer.json         of an image-text pair
+      train_state/           whatever the training loop needs to go on; absent in an exported checkpoint
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unveil_backbones._files import check_file, hash_files, write_directory
+from unveil_backbones.base import Encoder
+from unveil_backbones.encoder import build
+from unveil_backbones.errors import (
+    CheckpointNotFoundError,
+    CheckpointWriteError,
+    ConfigError,
+    HashMismatchError,
+    ImageSizeError,
+    ManifestError,
+    NotAPairError,
+    TensorMismatchError,
+    UnknownArchitectureError,
+    UnknownModelError,
+)
+from unveil_backbones.manifest import MANIFEST_NAME, Manifest, checkpoint_sha256, read_manifest, resolve_checkpoint
+from unveil_backbones.pair import ImageTextPair
+from unveil_backbones.text import build_text
+from unveil_backbones.tokenizer import WordPieceTokenizer
+
+__all__ = ["Checkpoint", "load", "load_pair", "save", "train_state"]
+
+_ENCODER = "encoder.safetensors"
+_HEADS = "heads.safetensors"
+_TOKENIZER = "tokenizer.json"
+_TRAIN_STATE = "train_state"
+_PAIR = "pair."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint that was read and verified."""
+
+    manifest: Manifest
+    """What it is."""
+    encoder: Encoder
+    """The encoder with its weights, in evaluation mode."""
+    heads: dict[str, Tensor]
+    """The other tensors, by name."""
+    tokenizer_json: str | None
+    """The tokenizer of an image-text pair."""
+    path: Path
+    """The checkpoint's directory."""
+    sha256: str
+    """Hash of its manifest, which names the checkpoint."""
+
+
+def save(
+    path: str | Path,
+    *,
+    encoder: Encoder,
+    manifest: Manifest,
+    heads: Mapping[str, Tensor] | None = None,
+    tokenizer_json: str | None = None,
+    extra: Callable[[Path], None] | None = None,
+) -> Path:
+    """Write a checkpoint directory, whole or not at all.
+
+    Args:
+        path: The directory to make.
+        encoder: Its weights are written.
+        manifest: Everything else that is known; ``files`` is filled here.
+        heads: Further tensors, names beginning with ``pair.`` or ``objective.``.
+        tokenizer_json: The tokenizer of an image-text pair.
+        extra: Writes more files into the directory it is given, for instance below ``train_state/``.
+
+    Raises:
+        CheckpointExistsError: ``path`` exists.
+        CheckpointWriteError: The file system refused; nothing is left behind.
+        ManifestError: The manifest describes another encoder.
+    """
+    target = Path(path)
+    _check_described(encoder, manifest)
+
+    def fill(folder: Path) -> None:
+        _write_tensors(folder / _ENCODER, encoder.state_dict())
+        if heads:
+            _write_tensors(folder / _HEADS, heads)
+        if tokenizer_json is not None:
+            (folder / _TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
+        if extra is not None:
+            extra(folder)
+        complete = replace(manifest, files=hash_files(folder))
+        (folder / MANIFEST_NAME).write_text(complete.to_json(), encoding="utf-8")
+
+    write_directory(target, fill)
+    return target
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a checkpoint directory, or the newest checkpoint of a run directory, and verify every file but the train state.
+
+    Raises:
+        CheckpointError: One of its kinds, each naming what was found, what is allowed and what to do: not found, newer
+            format, truncated, changed, unsafe file name, unknown architecture, tensors missing, unexpected or misshapen.
+    """
+    folder = resolve_checkpoint(path)
+    manifest = read_manifest(folder)
+    if _ENCODER not in manifest.files:
+        raise ManifestError(f"{folder / MANIFEST_NAME} lists no {_ENCODER}; every checkpoint has one; save it again")
+    for name, digest in manifest.files.items():
+        if not name.startswith(f"{_TRAIN_STATE}/"):
+            check_file(folder, name, digest)
+    encoder = _built_encoder(folder, manifest)
+    _fill(encoder, _read_tensors(folder / _ENCODER), str(folder / _ENCODER))
+    return Checkpoint(
+        manifest=manifest,
+        encoder=encoder.eval(),
+        heads=_read_tensors(folder / _HEADS) if _HEADS in manifest.files else {},
+        tokenizer_json=(folder / _TOKENIZER).read_text(encoding="utf-8") if _TOKENIZER in manifest.files else None,
+        path=folder,
+        sha256=checkpoint_sha256(folder),
+    )
+
+
+def load_pair(path: str | Path) -> tuple[ImageTextPair, WordPieceTokenizer]:
+    """Read the image-text pair of a checkpoint, in evaluation mode, and its tokenizer.
+
+    Raises:
+        NotAPairError: The checkpoint has no text tower, no projections or no tokenizer.
+        CheckpointError: As ``load``.
+    """
+    checkpoint = load(path)
+    spec = checkpoint.manifest.text
+    state = {name.removeprefix(_PAIR): tensor for name, tensor in checkpoint.heads.items() if name.startswith(_PAIR)}
+    if spec is None or checkpoint.tokenizer_json is None or "image_projection.weight" not in state:
+        raise NotAPairError(
+            f"{checkpoint.path} ({checkpoint.manifest.label}) has no text tower with projections and tokenizer; "
+            "image-text evaluation needs one; pre-train with `pretrain flip`"
+        )
+    try:
+        text = build_text(spec)
+    except UnknownModelError as error:
+        raise UnknownArchitectureError(f"{checkpoint.path}: {error}") from error
+    except ConfigError as error:
+        raise ManifestError(f"{checkpoint.path / MANIFEST_NAME}: {error}") from error
+    pair = ImageTextPair(checkpoint.encoder, text, embed_dim=state["image_projection.weight"].shape[0])
+    encoder_state = {f"encoder.{name}": tensor for name, tensor in checkpoint.encoder.state_dict().items()}
+    _fill(pair, {**encoder_state, **state}, str(checkpoint.path / _HEADS))
+    return pair.eval(), WordPieceTokenizer.from_json(checkpoint.tokenizer_json)
+
+
+def train_state(path: str | Path) -> Path:
+    """Return the verified ``train_state`` directory of a checkpoint, to resume from.
+
+    Raises:
+        CheckpointNotFoundError: The checkpoint was saved or exported without one.
+        CheckpointError: A file of it is missing or was changed.
+    """
+    folder = resolve_checkpoint(path)
+    files = {name: digest for name, digest in read_manifest(folder).files.items() if name.startswith(_TRAIN_STATE)}
+    if not files:
+        raise CheckpointNotFoundError(
+            f"{folder} has no {_TRAIN_STATE}; it can be evaluated but not resumed; use a checkpoint of the run itself"
+        )
+    for name, digest in files.items():
+        check_file(folder, name, digest)
+    return folder / _TRAIN_STATE
+
+
+def _check_described(encoder: Encoder, manifest: Manifest) -> None:
+    if manifest.encoder != encoder.spec:
+        raise ManifestError(
+            f"the manifest describes {manifest.encoder}, the encoder is {encoder.spec}; "
+            "use `encoder.spec` as the manifest's encoder"
+        )
+    if manifest.num_parameters != encoder.num_parameters:
+        raise ManifestError(
+            f"the manifest counts {manifest.num_parameters} parameters, the encoder has {encoder.num_parameters}; "
+            "use `encoder.num_parameters`"
+        )
+
+
+def _built_encoder(folder: Path, manifest: Manifest) -> Encoder:
+    try:
+        return build(manifest.encoder)
+    except UnknownModelError as error:
+        raise UnknownArchitectureError(f"{folder}: {error}") from error
+    except (ConfigError, ImageSizeError) as error:
+        raise ManifestError(f"{folder / MANIFEST_NAME}: {error}") from error
+
+
+def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    # safetensors refuses tensors that share memory and keeps no strides; clones on the CPU have neither problem.
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    try:
+        save_file(plain, file)
+    except SafetensorError as error:  # also what a full disk ends in, without the OSError
+        raise CheckpointWriteError(
+            f"{file.name} could not be written ({error}); nothing was left behind; "
+            "free space or choose a writable folder"
+        ) from error
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except SafetensorError as error:  # its hash is right, so it was written like this
+        raise HashMismatchError(f"{file} is not a safetensors file ({error}); save the checkpoint again") from error
+
+
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Load tensors into a module if names, shapes and types all fit; coverage is 100 % or an error."""
+    wanted = module.state_dict()
+    missing, unexpected = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    misshapen = [
+        f"{name}: {_described(tensors[name])} instead of {_described(wanted[name])}"
+        for name in sorted(wanted.keys() & tensors.keys())
+        if not _fits(tensors[name], wanted[name])
+    ]
+    if missing or unexpected or misshapen:
+        raise TensorMismatchError(
+            f"{where}: missing {_shortened(missing)}; unexpected {_shortened(unexpected)}; "
+            f"of another shape or type {_shortened(misshapen)}; the {len(wanted)} tensors of the manifest's model have to "
+            "be there and no other; save the checkpoint from the model its manifest describes"
+        )
+    module.load_state_dict(dict(tensors))
+
+
+def _fits(given: Tensor, wanted: Tensor) -> bool:
+    """Whether a tensor can be copied without loss."""
+    return given.shape == wanted.shape and torch.promote_types(given.dtype, wanted.dtype) == wanted.dtype
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {tensor.dtype}".replace("torch.", "")
+
+
+def _shortened(names: list[str], most: int = 4) -> str:
+    if not names:
+        return "none"
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

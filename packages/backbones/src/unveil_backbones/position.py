@@ -1,0 +1,55 @@
+"""Fixed two-dimensional sine-cosine position embeddings (MAE, arXiv 2111.06377, appendix A.1).
+
+Half of the channels encode the column and half the row, each as ``[sin(x w_0), sin(x w_1), ..., cos(x w_0), ...]`` with
+``w_i = 10000 ** (-i / (d / 4))``: the layout of the released MAE weights, which were trained on square grids.
+
+On a grid other than the one of pre-training the same image content has to stay where it was, so coordinates are stretched:
+cell centres of the new grid are expressed in cells of the base grid. This is what MAE's fine-tuning recipes do by
+resampling the embedding, without the resampling error; on the base grid itself the coordinates are the integers.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unveil_backbones.errors import ConfigError
+
+__all__ = ["sin_cos_position"]
+
+
+def sin_cos_position(
+    rows: int, cols: int, width: int, *, base_rows: int, base_cols: int, device: torch.device | None = None
+) -> Float[Tensor, "n d"]:
+    """Return the embedding of every cell in raster order, ``n = rows * cols``, ``d = width``, float32.
+
+    Args:
+        rows: Rows of the grid.
+        cols: Columns of the grid.
+        width: Channels; a multiple of 4.
+        base_rows: Rows of the grid whose cells have integer coordinates.
+        base_cols: Columns of that grid.
+        device: Where to make it; the default device if ``None``.
+
+    Raises:
+        ConfigError: ``width`` is not a multiple of 4.
+    """
+    if width % 4:
+        raise ConfigError(f"width {width}; a sine-cosine position needs a multiple of 4; choose {width // 4 * 4 + 4}")
+    # Double precision, as in the reference: large angles lose digits in float32.
+    frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64, device=device) / (width // 4))
+    row = _waves(_stretched(rows, base_rows, device), frequency)
+    col = _waves(_stretched(cols, base_cols, device), frequency)
+    half = width // 2
+    embedding = torch.cat([col[None].expand(rows, cols, half), row[:, None].expand(rows, cols, half)], dim=-1)
+    return embedding.reshape(rows * cols, width).float()
+
+
+def _stretched(num: int, base: int, device: torch.device | None) -> Tensor:
+    """Centres of ``num`` cells, in cells of a grid of ``base``; exactly ``0, 1, 2, ...`` if the two agree."""
+    centres = torch.arange(num, dtype=torch.float64, device=device)
+    return centres if num == base else (centres + 0.5) * (base / num) - 0.5
+
+
+def _waves(coordinate: Tensor, frequency: Tensor) -> Tensor:
+    angle = coordinate[:, None] * frequency[None, :]
+    return torch.cat([angle.sin(), angle.cos()], dim=1)

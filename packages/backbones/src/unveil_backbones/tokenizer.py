@@ -1,0 +1,151 @@
+"""A WordPiece tokenizer trained on the captions at hand, on the ``tokenizers`` library.
+
+FLIP uses BERT's lower-cased WordPiece vocabulary, which would have to be downloaded. A vocabulary trained from one's own
+captions needs no network and fits small data; its JSON is the library's own format, and travels in the checkpoint.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Int64
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
+
+from unveil_backbones.errors import TokenizerError
+
+__all__ = ["WordPieceTokenizer"]
+
+_PAD = "[PAD]"
+_UNKNOWN = "[UNK]"
+_SPECIAL = (_PAD, _UNKNOWN)
+_CONTINUATION = "##"
+_LARGEST_ALPHABET = 1000
+
+
+class WordPieceTokenizer:
+    """Captions to fixed-length rows of word-piece numbers; 0 is padding, 1 an unknown word.
+
+    Make one with ``train`` or ``from_json``.
+
+    Attributes:
+        pad_id: Number of the padding piece.
+    """
+
+    pad_id = 0
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        truncation, padding = tokenizer.truncation, tokenizer.padding
+        if truncation is None or padding is None or padding["length"] != truncation["max_length"]:
+            raise TokenizerError(
+                "the tokenizer pads and cuts to no fixed length; both have to be the same; train it with "
+                "WordPieceTokenizer.train"
+            )
+        if tokenizer.token_to_id(_PAD) != self.pad_id or padding["pad_id"] != self.pad_id:
+            raise TokenizerError(f"the tokenizer's {_PAD} is not piece 0; train it with WordPieceTokenizer.train")
+        self._tokenizer = tokenizer
+        self.length: int = truncation["max_length"]
+
+    @classmethod
+    def train(cls, captions: Iterable[str], vocab_size: int, length: int = 32) -> "WordPieceTokenizer":
+        """Learn word pieces from captions; equal captions give an equal tokenizer.
+
+        Args:
+            captions: Sentences; their order does not matter.
+            vocab_size: Largest number of pieces, padding and the unknown word included.
+            length: Pieces per caption (FLIP: 32).
+
+        Raises:
+            TokenizerError: There is no caption with a word, or a number is too small.
+        """
+        if length < 1 or vocab_size <= len(_SPECIAL):
+            raise TokenizerError(
+                f"vocabulary of {vocab_size} pieces, length {length}; there are {len(_SPECIAL)} special pieces and a "
+                "caption has at least one; give larger numbers"
+            )
+        words = _word_counts(captions)
+        if not words:
+            raise TokenizerError("no caption holds a word; the vocabulary is learnt from captions; check the data")
+        vocabulary = _learn(words, vocab_size)
+        tokenizer = _with_rules(
+            models.WordPiece(vocabulary, unk_token=_UNKNOWN, continuing_subword_prefix=_CONTINUATION)
+        )
+        tokenizer.add_special_tokens(list(_SPECIAL))
+        tokenizer.enable_truncation(length)
+        tokenizer.enable_padding(pad_id=cls.pad_id, pad_token=_PAD, length=length)
+        return cls(tokenizer)
+
+    @classmethod
+    def from_json(cls, text: str) -> "WordPieceTokenizer":
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            TokenizerError: The text is not a tokenizer, or not one with a fixed length and padding 0.
+        """
+        try:
+            json.loads(text)
+        except json.JSONDecodeError as error:
+            raise TokenizerError(f"the tokenizer is not complete JSON ({error}); copy the checkpoint again") from error
+        try:
+            tokenizer = Tokenizer.from_str(text)
+        except Exception as error:  # the library raises bare Exception for every kind of malformed content
+            raise TokenizerError(f"the JSON is no tokenizer ({error}); write it with `to_json`") from error
+        return cls(tokenizer)
+
+    def to_json(self) -> str:
+        """Return vocabulary and rules in the JSON format of the ``tokenizers`` library."""
+        return self._tokenizer.to_str()
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of pieces, padding and the unknown word included."""
+        return self._tokenizer.get_vocab_size()
+
+    def __call__(self, captions: Sequence[str]) -> Int64[Tensor, "b t"]:
+        """Return the pieces of each caption, cut or padded to ``length``."""
+        encodings = self._tokenizer.encode_batch(list(captions))
+        return torch.tensor([encoding.ids for encoding in encodings], dtype=torch.int64).reshape(-1, self.length)
+
+
+def _with_rules(model: models.Model) -> Tokenizer:
+    """BERT's lower-casing, accent stripping and splitting at spaces and punctuation around a model."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _word_counts(captions: Iterable[str]) -> Counter[str]:
+    rules = _with_rules(models.WordPiece(unk_token=_UNKNOWN))
+    return Counter(
+        word
+        for caption in captions
+        for word, _ in rules.pre_tokenizer.pre_tokenize_str(rules.normalizer.normalize_str(caption))
+    )
+
+
+def _learn(words: Counter[str], vocab_size: int) -> dict[str, int]:
+    """Learn a vocabulary, the same for the same words.
+
+    The library numbers continuation letters in the order of a hash map, which differs between processes, and breaks ties
+    between merges by those numbers, so that even the set of pieces differs. Naming all letters to it beforehand, sorted,
+    removes its freedom; words with letters too rare for the vocabulary are left out, as it would add their letters itself.
+    """
+    frequency: Counter[str] = Counter()
+    for word, count in words.items():
+        for letter in word:
+            frequency[letter] += count
+    room = min(_LARGEST_ALPHABET, max(1, (vocab_size - len(_SPECIAL)) // 2))
+    letters = sorted(sorted(frequency, key=lambda letter: (-frequency[letter], letter))[:room])
+    known = set(letters)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*_SPECIAL, *letters, *(_CONTINUATION + letter for letter in letters)][:vocab_size],
+        continuing_subword_prefix=_CONTINUATION,
+        show_progress=False,
+    )
+    tokenizer = _with_rules(models.WordPiece(unk_token=_UNKNOWN))
+    kept = ([word] * count for word, count in sorted(words.items()) if known.issuperset(word))
+    tokenizer.train_from_iterator(kept, trainer)
+    return tokenizer.get_vocab()
