@@ -60,12 +60,13 @@ class ExampleDataset(Protocol):
 class ImageDataset:
     """Images of a `ShardDataset`; other files of a sample are ignored."""
 
-    def __init__(self, shards: ShardDataset, *, image_size: Sequence[int]) -> None:
+    def __init__(self, shards: ShardDataset, *, image_size: Sequence[int], mirror: bool = True) -> None:
         """Check that every sample holds one image.
 
         Args:
             shards: The samples.
             image_size: Height and width of the crops in pixels.
+            mirror: Mirror half of the training crops.
 
         Raises:
             DataError: a sample holds no image, or several.
@@ -73,6 +74,7 @@ class ImageDataset:
         """
         self.shards = shards
         self.image_size = check_image_size(image_size)
+        self._mirror = mirror
         self._extensions = tuple(_image_extension(shards, index) for index in range(len(shards)))
 
     @property
@@ -100,7 +102,7 @@ class ImageDataset:
         """`train_example` of a sample whose files were read already."""
         sample_id = int(self.sample_ids[index])
         image = load_image(files[self._extensions[index]], self.shards.where(index))
-        view = train_view(image, self.image_size, seed=seed, epoch=epoch, sample_id=sample_id)
+        view = train_view(image, self.image_size, mirror=self._mirror, seed=seed, epoch=epoch, sample_id=sample_id)
         return Example(to_tensor(view), sample_id, None)
 
     def val_example_of(self, files: Mapping[str, bytes], index: int) -> Example:
@@ -112,12 +114,13 @@ class ImageDataset:
 class PairDataset:
     """Image-caption pairs: captions come from the list "captions" of the .json, or else from the .txt.
 
-    Training draws one caption per epoch from (seed, epoch, sample id); validation always takes the first.
+    Training draws one caption per epoch from (seed, epoch, sample id); validation always takes the first. Crops are not
+    mirrored, since captions say left and right.
     """
 
     def __init__(self, shards: ShardDataset, *, image_size: Sequence[int]) -> None:
         """Check that every sample holds one image and a file that may hold captions; errors as `ImageDataset`."""
-        self.images = ImageDataset(shards, image_size=image_size)
+        self.images = ImageDataset(shards, image_size=image_size, mirror=False)
         self.shards = shards
         for index in range(len(shards)):
             if not {"txt", "json"}.intersection(shards.extensions(index)):

@@ -117,12 +117,14 @@ def random_crop_box(
     return CropBox((width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height, flip)
 
 
-def train_view(image: Image.Image, target: tuple[int, int], *, seed: int, epoch: int, sample_id: int) -> Image.Image:
-    """The random crop of `random_crop_box`, resized to `target` (height, width) by bicubic interpolation."""
+def train_view(
+    image: Image.Image, target: tuple[int, int], *, mirror: bool, seed: int, epoch: int, sample_id: int
+) -> Image.Image:
+    """The crop of `random_crop_box`, resized to `target` (height, width), bicubic; mirrored only if `mirror` allows."""
     box = random_crop_box((image.height, image.width), target, seed=seed, epoch=epoch, sample_id=sample_id)
     corners = (box.left, box.top, box.left + box.width, box.top + box.height)
     view = image.resize((target[1], target[0]), Image.Resampling.BICUBIC, box=corners)
-    return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if box.flip else view
+    return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if box.flip and mirror else view
 
 
 def center_crop(image: Image.Image, target: tuple[int, int]) -> Image.Image:
