@@ -1,0 +1,1 @@
+"""Image classification by end-to-end fine-tuning on any ImageFolder."""

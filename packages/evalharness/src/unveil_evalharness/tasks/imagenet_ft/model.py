@@ -1,0 +1,117 @@
+"""What mmengine sees of this task: the classifier, its loss, and the collection of per-image outcomes."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from mmengine.evaluator import BaseMetric
+from mmengine.model import BaseModel
+from timm.data import Mixup
+from torch import Tensor, nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from unveil_backbones.base import Encoder
+
+__all__ = ["Classifier", "OutcomeCollector", "build_mixup", "collate"]
+
+_TOP = 5
+
+
+def build_mixup(*, mixup: float, cutmix: float, label_smoothing: float, num_classes: int) -> Mixup | None:
+    """timm's mixup and CutMix, one of the two per batch; None when both are off."""
+    if not mixup and not cutmix:
+        return None
+    return Mixup(
+        mixup_alpha=mixup,
+        cutmix_alpha=cutmix,
+        label_smoothing=label_smoothing,
+        num_classes=num_classes,
+    )
+
+
+class Classifier(BaseModel):
+    """Encoder, mean over its tokens, one linear layer.
+
+    Args:
+        encoder: with the checkpoint's weights.
+        num_classes: outputs of the linear layer.
+        label_smoothing: of the loss; mixup smooths by itself.
+        mixup: applied to training batches, or None.
+    """
+
+    def __init__(self, encoder: "Encoder", *, num_classes: int, label_smoothing: float, mixup: Mixup | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.width, num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        self._label_smoothing = label_smoothing
+        self._mixup = mixup
+
+    def pooled(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """The vector that the head sees."""
+        return self.encoder(images)
+
+    def forward(
+        self, inputs: Float[Tensor, "b c h w"], targets: Int[Tensor, " b"], indices: Int[Tensor, " b"], mode: str
+    ) -> Any:
+        """The loss (``mode="loss"``) or per-image outcomes (``mode="predict"``).
+
+        Args:
+            inputs: normalised images.
+            targets: labels.
+            indices: positions in the folder, kept with the outcomes.
+            mode: ``"loss"`` or ``"predict"``.
+        """
+        if mode == "loss":
+            return {"loss": self._loss(inputs, targets)}
+        logits = self.head(self.pooled(inputs)).float()
+        top = logits.topk(min(_TOP, logits.shape[1]), dim=1).indices
+        hits = top == targets[:, None]
+        return [
+            {"index": index, "label": label, "prediction": prediction, "correct": correct, "correct5": correct5}
+            for index, label, prediction, correct, correct5 in zip(
+                indices.tolist(),
+                targets.tolist(),
+                top[:, 0].tolist(),
+                hits[:, 0].tolist(),
+                hits.any(dim=1).tolist(),
+                strict=True,
+            )
+        ]
+
+    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        if self._mixup is not None:
+            inputs, soft = self._mixup(inputs, targets)
+            return functional.cross_entropy(self.head(self.pooled(inputs)).float(), soft)
+        logits = self.head(self.pooled(inputs)).float()
+        return functional.cross_entropy(logits, targets, label_smoothing=self._label_smoothing)
+
+
+class OutcomeCollector(BaseMetric):
+    """Keeps the outcome of every image in `outcomes`, ordered by index."""
+
+    def __init__(self) -> None:
+        super().__init__(collect_device="cpu")
+        self.outcomes: list[dict[str, Any]] = []
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Takes the outcomes of one batch."""
+        del data_batch
+        self.results.extend(data_samples)
+
+    def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
+        """Stores all outcomes and returns the accuracy for mmengine's log."""
+        self.outcomes = sorted(results, key=lambda outcome: outcome["index"])
+        return {"acc1": sum(outcome["correct"] for outcome in results) / len(results)}
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Samples of `FolderImages` as one batch."""
+    return {
+        "inputs": torch.stack([sample["inputs"] for sample in samples]),
+        "targets": torch.tensor([sample["targets"] for sample in samples]),
+        "indices": torch.tensor([sample["indices"] for sample in samples]),
+    }
