@@ -123,7 +123,7 @@ def _flush_tree(folder: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Force a file or a folder to the disk. (Windows cannot open folders; there the rename alone has to do.)"""
+    """Force a file or a folder to the disk (Windows cannot open folders; there the rename alone has to do)."""
     if path.is_dir() and os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)

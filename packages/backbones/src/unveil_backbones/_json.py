@@ -1,6 +1,6 @@
 """Turn parsed JSON into the typed fields of the manifest, or say which field is wrong (standard library only)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from unveil_backbones.errors import ManifestError

@@ -1,9 +1,10 @@
 """Import torchvision where its compiled operators cannot be loaded (timm imports torchvision).
 
-A CUDA-linked torchvision beside a CPU-only torch cannot load its C++ operators. That alone would do no harm here (nothing
-in this package uses them), but torchvision registers shape functions for ``torchvision::nms`` and ``torchvision::qnms``
-unconditionally while it is imported, and torch refuses those for operators that nobody declared: ``import torchvision``
-ends in ``RuntimeError: operator torchvision::nms does not exist``. Declaring the two schemas is enough for the import.
+A CUDA-linked torchvision beside a CPU-only torch cannot load its C++ operators. That alone would do no harm here
+(nothing in this package uses them), but torchvision registers shape functions for ``torchvision::nms`` and
+``torchvision::qnms`` unconditionally while it is imported, and torch refuses those for operators that nobody declared:
+``import torchvision`` ends in ``RuntimeError: operator torchvision::nms does not exist``. Declaring the two schemas is
+enough for the import.
 
 Only the schemas are declared, no implementation: calling such an operator still fails with torch's own message, and
 whoever needs it (detection) may register a kernel for it.

@@ -1,7 +1,7 @@
 """What every image encoder offers: ``embed`` (pixels to tokens) and ``encode`` (tokens to tokens), in two halves.
 
-Masking happens between the two, outside of the encoder. Shapes: ``b`` images, ``c h w`` pixels, ``n`` tokens of ``embed``
-in raster order, ``m`` tokens of ``encode``, ``d`` and ``e`` their widths.
+Masking happens between the two, outside of the encoder. Shapes: ``b`` images, ``c h w`` pixels, ``n`` tokens of
+``embed`` in raster order, ``m`` tokens of ``encode``, ``d`` and ``e`` their widths.
 """
 
 from abc import ABC, abstractmethod
@@ -24,7 +24,6 @@ class Encoder(nn.Module, ABC):
     """An image encoder on timm's modules; parameter names are timm's.
 
     Attributes:
-        config: Its typed configuration, for ``rebuild``.
         spec: Name and full configuration: what ``build`` needs to make it again.
         width: Width of the tokens of ``encode`` and of ``forward``.
         embed_width: Width of the tokens of ``embed``.
@@ -36,7 +35,6 @@ class Encoder(nn.Module, ABC):
         feature_strides: Pixels per cell of each map of ``features``.
     """
 
-    config: "VitConfig | SwinConfig"
     spec: EncoderSpec
     width: int
     embed_width: int
@@ -46,6 +44,11 @@ class Encoder(nn.Module, ABC):
     accepts_subset: bool
     feature_channels: tuple[int, ...]
     feature_strides: tuple[int, ...]
+
+    @property
+    @abstractmethod
+    def config(self) -> "VitConfig | SwinConfig":
+        """The typed configuration, for ``rebuild``."""
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return rows and columns of ``embed``'s tokens for an image of this size.

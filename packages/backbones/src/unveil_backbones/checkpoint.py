@@ -5,7 +5,7 @@
     step_00000200/
       manifest.json          what it is, and the SHA-256 of every other file
       encoder.safetensors    the encoder alone, timm's names
-      heads.safetensors      what else evaluation or a resume needs: "pair." (text tower, projections), "objective." (decoder)
+      heads.safetensors      other tensors, by prefix: "pair." (text tower, projections), "objective." (decoder)
       tokenizer.json         of an image-text pair
       train_state/           whatever the training loop needs to go on; absent in an exported checkpoint
 """
@@ -109,11 +109,12 @@ def save(
 
 
 def load(path: str | Path) -> Checkpoint:
-    """Read a checkpoint directory, or the newest checkpoint of a run directory, and verify every file but the train state.
+    """Read a checkpoint directory, or the newest checkpoint of a run directory, and verify all but the train state.
 
     Raises:
         CheckpointError: One of its kinds, each naming what was found, what is allowed and what to do: not found, newer
-            format, truncated, changed, unsafe file name, unknown architecture, tensors missing, unexpected or misshapen.
+            format, truncated, changed, unsafe file name, unknown architecture, tensors missing, unexpected or of
+            another shape or type.
     """
     folder = resolve_checkpoint(path)
     manifest = read_manifest(folder)
@@ -232,8 +233,8 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     if missing or unexpected or misshapen:
         raise TensorMismatchError(
             f"{where}: missing {_shortened(missing)}; unexpected {_shortened(unexpected)}; "
-            f"of another shape or type {_shortened(misshapen)}; the {len(wanted)} tensors of the manifest's model have to "
-            "be there and no other; save the checkpoint from the model its manifest describes"
+            f"of another shape or type {_shortened(misshapen)}; the {len(wanted)} tensors of the manifest's model have "
+            "to be there and no other; save the checkpoint from the model its manifest describes"
         )
     module.load_state_dict(dict(tensors))
 

@@ -8,7 +8,6 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
 
 from unveil_backbones._json import (
     JSON,
@@ -127,9 +126,31 @@ class Manifest:
         """
         members = Fields(_parsed(text, where), where)
         _check_format(members.take("format_version", read_int), where)
-        values = {name: members.take(name, convert) for name, convert in _READERS.items()}
+        manifest = cls(
+            encoder=members.take("encoder", EncoderSpec.from_json),
+            text=members.take("text", optional(TextSpec.from_json)),
+            preprocessing=members.take("preprocessing", Preprocessing.from_json),
+            objective=members.take("objective", read_text),
+            mask=members.take("mask", read_object),
+            realised_ratio=members.take("realised_ratio", read_float),
+            seed=members.take("seed", read_int),
+            step=members.take("step", read_int),
+            samples_seen=members.take("samples_seen", read_int),
+            unique_samples=members.take("unique_samples", read_int),
+            tokens_seen=members.take("tokens_seen", read_int),
+            flops=members.take("flops", optional(read_float)),
+            device_seconds=members.take("device_seconds", read_float),
+            data_hash=members.take("data_hash", read_text),
+            val=members.take("val", sequence_of(ValPoint.from_json)),
+            passport=members.take("passport", optional(Passport.from_json)),
+            num_parameters=members.take("num_parameters", read_int),
+            versions=members.take("versions", _read_versions),
+            git_commit=members.take("git_commit", optional(read_text)),
+            created=members.take("created", read_text),
+            files=members.take("files", _read_files),
+        )
         members.done()
-        return cls(**values)
+        return manifest
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -167,12 +188,12 @@ def resolve_checkpoint(path: str | Path) -> Path:
         return steps[max(steps)]
     what = "does not exist" if not folder.exists() else f"holds neither {MANIFEST_NAME} nor checkpoints/step_*"
     raise CheckpointNotFoundError(
-        f"{folder} {what}; give a checkpoint directory (.../checkpoints/step_00000200) or a run directory with checkpoints"
+        f"{folder} {what}; give a checkpoint directory (.../checkpoints/step_00000200) or the directory of a run"
     )
 
 
 def checkpoint_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of the manifest's bytes, which names the checkpoint: the manifest holds the hash of every file.
+    """Return the SHA-256 of the manifest's bytes, which names the checkpoint, as every file's hash is in it.
 
     Raises:
         CheckpointNotFoundError: ``path`` is neither a checkpoint nor a run directory.
@@ -185,7 +206,7 @@ def _parsed(text: str, where: str) -> JSON:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise TruncatedError(
-            f"{where} is not complete JSON ({error}); a manifest is written whole or not at all; copy the checkpoint again"
+            f"{where} is not complete JSON ({error}); it was written whole; copy the checkpoint again"
         ) from error
 
 
@@ -225,30 +246,3 @@ def _check_file_name(name: str, where: str) -> None:
             f"{where} names the file {name!r}; names are relative, use '/', and stay inside the checkpoint; "
             "do not use a checkpoint from this source"
         )
-
-
-_READERS = MappingProxyType(
-    {
-        "encoder": EncoderSpec.from_json,
-        "text": optional(TextSpec.from_json),
-        "preprocessing": Preprocessing.from_json,
-        "objective": read_text,
-        "mask": read_object,
-        "realised_ratio": read_float,
-        "seed": read_int,
-        "step": read_int,
-        "samples_seen": read_int,
-        "unique_samples": read_int,
-        "tokens_seen": read_int,
-        "flops": optional(read_float),
-        "device_seconds": read_float,
-        "data_hash": read_text,
-        "val": sequence_of(ValPoint.from_json),
-        "passport": optional(Passport.from_json),
-        "num_parameters": read_int,
-        "versions": _read_versions,
-        "git_commit": optional(read_text),
-        "created": read_text,
-        "files": _read_files,
-    }
-)

@@ -1,8 +1,8 @@
 """An image encoder and a text tower with a common embedding space (CLIP; FLIP, arXiv 2212.00794).
 
-As in FLIP's released code: the image vector is the mean of all encoded tokens, class token included; each tower ends in one
-bias-free projection; vectors have length 1; the temperature is learnt, starts at 1/0.07, and its logarithm is kept in
-[0, ln 100].
+As in FLIP's released code: the image vector is the mean of all encoded tokens, class token included; each tower ends in
+one bias-free projection; vectors have length 1; the temperature is learnt, starts at 1/0.07, and its logarithm is kept
+in [0, ln 100].
 """
 
 import math

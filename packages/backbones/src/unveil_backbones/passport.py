@@ -56,9 +56,7 @@ class Passport:
         for name, value in self.to_json().items():
             if _canonical(value) == _canonical(theirs[name]):
                 continue
-            if isinstance(value, Mapping):
-                return f"{name}.{_first_key_of_difference(value, theirs[name])}"
-            return name
+            return f"mask.{_first_key_of_difference(self.mask, other.mask)}" if name == "mask" else name
         return None
 
     def to_json(self) -> dict[str, JSON]:

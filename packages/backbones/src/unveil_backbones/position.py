@@ -3,9 +3,9 @@
 Half of the channels encode the column and half the row, each as ``[sin(x w_0), sin(x w_1), ..., cos(x w_0), ...]`` with
 ``w_i = 10000 ** (-i / (d / 4))``: the layout of the released MAE weights, which were trained on square grids.
 
-On a grid other than the one of pre-training the same image content has to stay where it was, so coordinates are stretched:
-cell centres of the new grid are expressed in cells of the base grid. This is what MAE's fine-tuning recipes do by
-resampling the embedding, without the resampling error; on the base grid itself the coordinates are the integers.
+On a grid other than the one of pre-training the same image content has to stay where it was, so coordinates are
+stretched: cell centres of the new grid are expressed in cells of the base grid. This is what MAE's fine-tuning recipes
+do by resampling the embedding, without the resampling error; on the base grid itself the coordinates are the integers.
 """
 
 import torch

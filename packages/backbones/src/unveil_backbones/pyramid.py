@@ -1,7 +1,7 @@
 """Four feature maps at strides 4, 8, 16 and 32 from any encoder, for detection and segmentation.
 
-A hierarchical encoder has them; each gets a LayerNorm, as in the Swin papers' detectors. A plain one gets ViTDet's simple
-feature pyramid (Li et al., arXiv 2203.16527): transposed convolutions and poolings of its last map, in parallel.
+A hierarchical encoder has them; each gets a LayerNorm, as in the Swin papers' detectors. A plain one gets ViTDet's
+simple feature pyramid (Li et al., arXiv 2203.16527): transposed convolutions and poolings of its last map, in parallel.
 """
 
 from typing import cast
@@ -28,7 +28,7 @@ class FeaturePyramid(nn.Module):
         strides: Pixels per cell of each map.
 
     Raises:
-        ConfigError: The encoder's maps have other strides, or its one map has a stride that is no power of two up to 32.
+        ConfigError: The encoder has neither maps of these strides nor a single map of one of them.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -42,8 +42,8 @@ class FeaturePyramid(nn.Module):
         stride = encoder.feature_strides[0]
         if len(encoder.feature_strides) != 1 or stride not in (4, 8, 16, 32):
             raise ConfigError(
-                f"{encoder.spec.name} has maps of strides {encoder.feature_strides}; a pyramid needs {_STRIDES}, or one "
-                "map of such a stride; choose another patch size"
+                f"{encoder.spec.name} has maps of strides {encoder.feature_strides}; a pyramid needs {_STRIDES}, or "
+                "one map of such a stride; choose another patch size"
             )
         built = [_resampling(encoder.feature_channels[0], stride, wanted) for wanted in _STRIDES]
         self.levels = nn.ModuleList(level for level, _ in built)
@@ -77,7 +77,7 @@ class _ChannelNorm(nn.LayerNorm):
 
 
 def _resampling(width: int, stride: int, wanted: int) -> tuple[nn.Module, int]:
-    """Layers from a map of one stride to another, and the channels they end with (halved by each doubling of the map)."""
+    """Layers from a map of one stride to another, and the channels they end with: halved by each doubling."""
     if wanted >= stride:
         factor = wanted // stride
         return (nn.MaxPool2d(factor, factor) if factor > 1 else nn.Identity()), width

@@ -1,18 +1,19 @@
 """Swin Transformer V2 on timm's modules, for any image whose sides are multiples of 32.
 
-Liu et al., arXiv 2111.09883. Windows never exceed the stage's grid: with windows of 12 at 192 x 192 pixels the grids are 48,
-24, 12 and 6, so the last stage uses 6 (the ``[12, 12, 12, 6]`` of the released SimMIM configurations). The continuous
-position bias divides coordinates by the window *of pre-training*; without it a clamped or enlarged window at another image
-size would read other biases for the same distance. The configuration therefore keeps both kinds of window.
+Liu et al., arXiv 2111.09883. Windows never exceed the stage's grid: with windows of 12 at 192 x 192 pixels the grids
+are 48, 24, 12 and 6, so the last stage uses 6 (the ``[12, 12, 12, 6]`` of the released SimMIM configurations). The
+continuous position bias divides coordinates by the window *of pre-training*; without it a clamped or enlarged window at
+another image size would read other biases for the same distance. The configuration therefore keeps both.
 """
 
 from dataclasses import asdict, dataclass
+from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from unveil_backbones._json import JSON, Fields, read_float, read_int, sequence_of
-from unveil_backbones._timm import SwinTransformerV2
+from unveil_backbones._timm import SwinTransformerV2, SwinTransformerV2Stage
 from unveil_backbones.base import Encoder, check_image_size, undecayed
 from unveil_backbones.errors import ConfigError
 from unveil_backbones.specs import EncoderSpec
@@ -96,24 +97,26 @@ class SwinConfig:
         fields = Fields(value, where)
         height, width = fields.take("image_size", sequence_of(read_int, 2))
         windows = fields.take("pretrained_window_sizes", sequence_of(sequence_of(read_int, 2)))
-        stages = {name: fields.take(name, sequence_of(read_int)) for name in ("depths", "num_heads", "window_sizes")}
-        sides = {name: fields.take(name, read_int) for name in ("width", "patch_size")}
-        ratios = {name: fields.take(name, read_float) for name in ("mlp_ratio", "drop_path")}
-        fields.done()
-        return cls(
+        config = cls(
             image_size=(height, width),
+            width=fields.take("width", read_int),
+            depths=fields.take("depths", sequence_of(read_int)),
+            num_heads=fields.take("num_heads", sequence_of(read_int)),
+            window_sizes=fields.take("window_sizes", sequence_of(read_int)),
             pretrained_window_sizes=tuple((rows, cols) for rows, cols in windows),
-            **stages,
-            **sides,
-            **ratios,
+            patch_size=fields.take("patch_size", read_int),
+            mlp_ratio=fields.take("mlp_ratio", read_float),
+            drop_path=fields.take("drop_path", read_float),
         )
+        fields.done()
+        return config
 
 
 class SwinEncoder(Encoder):
     """A Swin Transformer V2 whose ``encode`` takes all tokens, hidden ones replaced by a mask token (SimMIM).
 
-    timm keeps windows, shift masks and bias coordinates of one image size in its blocks; they are set again whenever the
-    size changes and are a function of the size alone. One encoder must not run at two sizes in two threads at once.
+    timm keeps windows, shift masks and bias coordinates of one image size in its blocks; they are set again whenever
+    the size changes and are a function of the size alone. One encoder must not run at two sizes in two threads at once.
 
     Args:
         config: Its shape.
@@ -125,7 +128,7 @@ class SwinEncoder(Encoder):
 
     def __init__(self, config: SwinConfig, name: str = "swinv2") -> None:
         super().__init__()
-        self.config = config
+        self._config = config
         self.spec = EncoderSpec(name, config.to_json())
         self.embed_width = config.width
         self.width = config.width * 2 ** (_NUM_STAGES - 1)
@@ -143,14 +146,20 @@ class SwinEncoder(Encoder):
             window_size=[(window, window) for window in config.window_sizes],
             mlp_ratio=config.mlp_ratio,
             drop_path_rate=config.drop_path,
-            pretrained_window_sizes=config.pretrained_window_sizes,
+            # timm's annotation knows square windows only; its code takes pairs.
+            pretrained_window_sizes=cast(tuple[int, ...], config.pretrained_window_sizes),
         )
         # Adopting the children, not the model, keeps timm's names; timm's own size check knows one size only.
         self.patch_embed = body.patch_embed
         self.patch_embed.strict_img_size = False
-        self.layers = body.layers
-        self.norm = body.norm
+        self.layers = cast(nn.Sequential, body.layers)
+        self.norm = cast(nn.LayerNorm, body.norm)
         self._configured_grid = self.grid(*config.image_size)
+
+    @property
+    def config(self) -> SwinConfig:
+        """The typed configuration."""
+        return self._config
 
     def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
         """Turn images into tokens of width C in raster order.
@@ -185,8 +194,8 @@ class SwinEncoder(Encoder):
         """
         names = [name for name, _ in self.named_parameters()]
         groups = [["patch_embed."]]
-        for index, stage in enumerate(self.layers):
-            groups += [[f"layers.{index}.blocks.{block}."] for block in range(len(stage.blocks))]
+        for index in range(_NUM_STAGES):
+            groups += [[f"layers.{index}.blocks.{block}."] for block in range(self.config.depths[index])]
             groups[-1].append(f"layers.{index + 1}.downsample.")
         groups.append(["norm."])
         return [[name for name in names if name.startswith(tuple(prefixes))] for prefixes in groups]
@@ -210,9 +219,9 @@ class SwinEncoder(Encoder):
         """Give every block the windows, shift masks and bias coordinates of this grid."""
         if grid == self._configured_grid:
             return
-        check_image_size(*(side * self.patch_size for side in grid), self.stride, self.spec.name)
+        check_image_size(grid[0] * self.patch_size, grid[1] * self.patch_size, self.stride, self.spec.name)
         for index, (stage, window) in enumerate(zip(self.layers, self.config.window_sizes, strict=True)):
             # timm takes the size before the stage's merging, which halves it in every stage but the first.
             scale = 2 ** max(index - 1, 0)
-            stage.set_input_size((grid[0] // scale, grid[1] // scale), (window, window))
+            cast(SwinTransformerV2Stage, stage).set_input_size((grid[0] // scale, grid[1] // scale), window)
         self._configured_grid = grid

@@ -1,8 +1,8 @@
 """A bidirectional text tower as FLIP uses it (Li et al., arXiv 2212.00794; details from the authors' released code).
 
 Learned token and position embeddings, no added class token, no causal mask. Two habits of the released code are kept:
-padding is attended like any other token (its validity mask is computed there and not used), and the sentence's vector is
-the last layer's *token 0*, the first word piece.
+padding is attended like any other token (its validity mask is computed there and not used), and the sentence's vector
+is the last layer's *token 0*, the first word piece.
 """
 
 from collections.abc import Mapping
@@ -59,8 +59,14 @@ class TextConfig:
             ConfigError: The values make no text tower.
         """
         fields = Fields(value, where)
-        sizes = {name: fields.take(name, read_int) for name in ("vocab_size", "length", "width", "depth", "num_heads")}
-        config = cls(**sizes, mlp_ratio=fields.take("mlp_ratio", read_float))
+        config = cls(
+            vocab_size=fields.take("vocab_size", read_int),
+            length=fields.take("length", read_int),
+            width=fields.take("width", read_int),
+            depth=fields.take("depth", read_int),
+            num_heads=fields.take("num_heads", read_int),
+            mlp_ratio=fields.take("mlp_ratio", read_float),
+        )
         fields.done()
         return config
 

@@ -1,7 +1,7 @@
 """A WordPiece tokenizer trained on the captions at hand, on the ``tokenizers`` library.
 
-FLIP uses BERT's lower-cased WordPiece vocabulary, which would have to be downloaded. A vocabulary trained from one's own
-captions needs no network and fits small data; its JSON is the library's own format, and travels in the checkpoint.
+FLIP uses BERT's lower-cased WordPiece vocabulary, which would have to be downloaded. A vocabulary trained from one's
+own captions needs no network and fits small data; its JSON is the library's own format, and travels in the checkpoint.
 """
 
 import json
@@ -128,9 +128,10 @@ def _word_counts(captions: Iterable[str]) -> Counter[str]:
 def _learn(words: Counter[str], vocab_size: int) -> dict[str, int]:
     """Learn a vocabulary, the same for the same words.
 
-    The library numbers continuation letters in the order of a hash map, which differs between processes, and breaks ties
-    between merges by those numbers, so that even the set of pieces differs. Naming all letters to it beforehand, sorted,
-    removes its freedom; words with letters too rare for the vocabulary are left out, as it would add their letters itself.
+    The library numbers continuation letters in the order of a hash map, which differs between processes, and breaks
+    ties between merges by those numbers, so that even the set of pieces differs. Naming all letters to it beforehand,
+    sorted, removes its freedom; words with letters too rare for the vocabulary are left out, as it would add those
+    letters itself.
     """
     frequency: Counter[str] = Counter()
     for word, count in words.items():

@@ -5,6 +5,7 @@ state dict has timm's names and no ``pos_embed``: the positions are computed, fo
 """
 
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -25,7 +26,7 @@ class VitConfig:
     """Shape of a Vision Transformer."""
 
     image_size: tuple[int, int]
-    """Height and width of pre-training: the grid on which positions are whole numbers. Other sizes may be given later."""
+    """Height and width of pre-training, where positions are whole numbers. Other sizes may be given later."""
     patch_size: int
     """Side of a patch in pixels."""
     width: int
@@ -63,10 +64,17 @@ class VitConfig:
         """
         fields = Fields(value, where)
         height, width = fields.take("image_size", sequence_of(read_int, 2))
-        config = {name: fields.take(name, read_int) for name in ("patch_size", "width", "depth", "num_heads")}
-        ratios = {name: fields.take(name, read_float) for name in ("mlp_ratio", "drop_path")}
+        config = cls(
+            image_size=(height, width),
+            patch_size=fields.take("patch_size", read_int),
+            width=fields.take("width", read_int),
+            depth=fields.take("depth", read_int),
+            num_heads=fields.take("num_heads", read_int),
+            mlp_ratio=fields.take("mlp_ratio", read_float),
+            drop_path=fields.take("drop_path", read_float),
+        )
         fields.done()
-        return cls(image_size=(height, width), **config, **ratios)
+        return config
 
 
 class VitEncoder(Encoder):
@@ -83,7 +91,7 @@ class VitEncoder(Encoder):
 
     def __init__(self, config: VitConfig, name: str = "vit") -> None:
         super().__init__()
-        self.config = config
+        self._config = config
         self.spec = EncoderSpec(name, config.to_json())
         self.width = self.embed_width = config.width
         self.patch_size = self.stride = config.patch_size
@@ -106,12 +114,17 @@ class VitEncoder(Encoder):
         self.patch_embed.strict_img_size = False
         assert body.cls_token is not None
         self.cls_token = body.cls_token
-        self.blocks = body.blocks
-        self.norm = body.norm
+        self.blocks = cast(nn.Sequential, body.blocks)
+        self.norm = cast(nn.LayerNorm, body.norm)
         self._initialise()
         rows, cols = self.grid(*config.image_size)
         position = sin_cos_position(rows, cols, config.width, base_rows=rows, base_cols=cols)
         self.register_buffer("base_position", position, persistent=False)
+
+    @property
+    def config(self) -> VitConfig:
+        """The typed configuration."""
+        return self._config
 
     def _initialise(self) -> None:
         """MAE's initialisation: Xavier everywhere, the patch projection seen as a linear layer."""
