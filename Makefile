@@ -1,0 +1,70 @@
+# Every target works as the first command on a fresh clone: what it needs is installed first, once.
+#
+#   PYTHON=python3.12   the interpreter that makes the virtual environment (3.11 or newer)
+#   VENV=.venv          where that environment lives
+#   TORCH_INDEX=<url>   an extra package index for PyTorch, for example of its CPU wheels
+#   DATA=<dir>          real images for `make demo`, instead of the embedded digit scenes
+#   OUT=<dir>           where `make demo` writes (default: runs/demo, or runs/demo-<name of DATA>)
+#
+# pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, a pip.conf) apply as usual.
+
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all test-install lint types contracts format clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
+	@sed -n 's/^#   /  /p' Makefile
+
+install: $(STAMP) ## .venv with the four packages (editable), everything the demo and the tests need, and the dev tools
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: $(PYTHON) is Python " + sys.version.split()[0] + "; 3.11 or newer is needed, for example: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first, so that an index of CPU wheels decides which build everything after it finds. mmengine and mmcv
+# require opencv-python, which needs the system's libGL; the headless build of the same version has the same files
+# without that need and, installed last, takes their place.
+$(STAMP): constraints.txt workspace.toml pyproject.toml $(wildcard packages/*/pyproject.toml) | $(PY)
+	$(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch torchvision
+	$(PY) tools/workspace_manifest.py requirements > $(VENV)/requirements.txt
+	$(PIP_INSTALL) -r $(VENV)/requirements.txt
+	$(PIP_INSTALL) --no-deps --force-reinstall opencv-python-headless
+	$(PY) -c 'import cv2'
+	@touch $@
+
+demo: install ## data, pre-training, four tasks, correlation: ends with a table and the path of a report
+	$(PY) -m demo $(if $(OUT),--out $(OUT)) $(if $(DATA),--data $(DATA))
+
+test: install ## the fast tests of all packages and of the workspace
+	$(PYTEST) -n 2 -m "not slow and not gpu"
+
+test-all: install ## every test, slow ones included
+	$(PYTEST) -n 2
+
+test-install: install ## each package installed alone in a fresh environment (slow: unpacks torch)
+	$(PYTEST) tests/workspace/test_install.py -m slow
+
+lint: install ## ruff: rules and formatting
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: install ## basedpyright
+	$(VENV)/bin/basedpyright --pythonpath $(PY)
+
+contracts: install ## which package may import what
+	$(VENV)/bin/lint-imports
+
+format: install ## let ruff format and fix
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+clean: ## remove the environment, caches and builds (runs/ stays)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist packages/*/dist packages/*/build
+	find packages tests demo tools -name __pycache__ -type d -prune -exec rm -rf {} +
