@@ -109,8 +109,8 @@ def _third_party(workspace: Workspace) -> Iterator[str]:
                 yield f"{member.name}: requires {requirement}, workspace.toml says {wanted}"
     yield from (f"third-party {name}: no package requires it" for name in sorted(set(workspace.third_party) - used))
     constraints = (workspace.root / "constraints.txt").read_text(encoding="utf-8")
-    pins = dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)$", constraints, re.M))
-    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    lines = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)$", constraints, re.M)
+    pins: dict[str, str] = {canonicalize_name(name): version for name, version in lines}
     for name, wanted in workspace.third_party.items():
         if name not in pins:
             yield f"third-party {name}: constraints.txt does not pin it"
