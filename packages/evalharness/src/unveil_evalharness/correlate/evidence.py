@@ -1,0 +1,97 @@
+"""What `evalharness run` left in its output folders: result rows and the manifest of each evaluated checkpoint."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unveil_backbones.manifest import Manifest
+
+from unveil_evalharness.errors import ResultsError
+from unveil_evalharness.results import ResultRow, latest, read_rows
+
+__all__ = ["Evidence", "read_evidence", "split_paths"]
+
+_SHORT = 12  # manifests are named by this many hex digits of the checkpoint's SHA-256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """The latest row of each measurement and the manifests, from one or more output folders."""
+
+    outputs: tuple[str, ...]
+    """The folders as the user named them."""
+    rows: tuple[ResultRow, ...]
+    manifests: Mapping[str, Manifest]
+    """By the checkpoint's SHA-256; a checkpoint whose manifest was not kept is absent."""
+
+
+def split_paths(values: Iterable[str]) -> tuple[Path, ...]:
+    """``("a,b", "c")`` as three paths; empty pieces are dropped.
+
+    Raises:
+        ResultsError: no path is left.
+    """
+    paths = tuple(Path(piece.strip()) for value in values for piece in value.split(",") if piece.strip())
+    if not paths:
+        raise ResultsError("no output folder given; name one or more folders that `evalharness run` has written")
+    return paths
+
+
+def read_evidence(output_paths: Sequence[Path]) -> Evidence:
+    """Rows and manifests of the given output folders (or their ``results.jsonl``), later folders winning over earlier.
+
+    Raises:
+        ResultsError: a folder is missing, holds no rows, or holds a row or manifest this version cannot read.
+    """
+    rows: list[ResultRow] = []
+    folders = [_output_folder(path) for path in output_paths]
+    for folder in folders:
+        found = read_rows(folder / "results.jsonl")
+        if not found:
+            raise ResultsError(
+                f"{folder}/results.jsonl holds no rows; run `evalharness run --output-path {folder}` first"
+            )
+        rows.extend(found)
+    kept = tuple(latest(rows))
+    manifests: dict[str, Manifest] = {}
+    for sha256 in dict.fromkeys(row.checkpoint_sha256 for row in kept):
+        manifest = _find_manifest(folders, sha256)
+        if manifest is not None:
+            manifests[sha256] = manifest
+    return Evidence(outputs=tuple(str(path) for path in output_paths), rows=kept, manifests=manifests)
+
+
+def _output_folder(path: Path) -> Path:
+    folder = path.parent if path.name == "results.jsonl" else path
+    if not folder.is_dir():
+        raise ResultsError(f"no output folder at {folder}; give the folder passed to `evalharness run --output-path`")
+    if not (folder / "results.jsonl").is_file():
+        raise ResultsError(
+            f"{folder} holds no results.jsonl; give the folder passed to `evalharness run --output-path` "
+            "(not a checkpoint or a data folder)"
+        )
+    return folder
+
+
+def _find_manifest(folders: Sequence[Path], sha256: str) -> Manifest | None:
+    if not sha256:  # a checkpoint that could not be read has failed rows without a hash
+        return None
+    for folder in folders:
+        path = folder / "manifests" / f"{sha256[:_SHORT]}.json"
+        if path.is_file():
+            return _read_copy(path, sha256)
+    return None
+
+
+def _read_copy(path: Path, sha256: str) -> Manifest:
+    """Reads the copy of a checkpoint's manifest; the checkpoint's hash is the hash of these very bytes."""
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise ResultsError(f"its bytes do not have the SHA-256 {sha256[:_SHORT]}… that the results name")
+        return Manifest.from_json(content.decode("utf-8"), str(path))
+    except (ValueError, OSError) as error:
+        raise ResultsError(
+            f"cannot read {path}: {error}; run the same `evalharness run` again, which copies manifest.json anew"
+        ) from error
