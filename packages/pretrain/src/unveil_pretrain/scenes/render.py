@@ -11,7 +11,7 @@ from unveil_pretrain.scenes.textures import texture
 
 __all__ = ["Rendered", "render"]
 
-_INK_LOW, _INK_HIGH = 0.40, 0.62  # below: transparent, above: opaque; in between the anti-aliased edge
+_INK_LOW, _INK_HIGH = 0.36, 0.56  # below: transparent, above: opaque; in between the anti-aliased edge
 
 
 @dataclass(frozen=True, slots=True)
