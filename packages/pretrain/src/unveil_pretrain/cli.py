@@ -1,0 +1,146 @@
+"""The `pretrain` command. Every flag comes from a frozen dataclass, with the recipe's values as defaults."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import tyro
+from unveil_backbones import BackboneError
+from unveil_masking import MaskingError
+
+from unveil_pretrain.config import FlipConfig, MimConfig
+from unveil_pretrain.errors import ConfigError, PretrainError
+from unveil_pretrain.loop import train
+from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
+from unveil_pretrain.run import DeviceName
+from unveil_pretrain.scenes import ScenesConfig, build_scenes
+
+__all__ = ["FlipCommand", "MimCommand", "Place", "main"]
+
+_USAGE = """\
+usage: pretrain COMMAND ...
+
+  pretrain mim RECIPE --out DIR --train-data SHARDS --val-data SHARDS [--steps N] ...
+      masked image modelling; `pretrain mim RECIPE --help` lists every setting
+  pretrain flip RECIPE --out DIR --train-data SHARDS --val-data SHARDS [--steps N] ...
+      image-text training with masks; likewise
+  pretrain scenes --out DIR ...
+      build the digit scenes: a small data set in the layouts of real ones
+  pretrain ls
+      list the recipes
+
+The same command again continues an interrupted run, and says so if it is finished.
+"""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a run reads, writes and computes; none of it changes the result beyond rounding."""
+
+    out: Path
+    """Folder of the run: run.json, metrics.jsonl, val.jsonl, checkpoints/."""
+    train_data: str
+    """Training shards: path or fsspec URL with braces, as in 'train-{00000..00007}.tar'; join several with '::'."""
+    val_data: str
+    """Validation shards, written in the same way."""
+    device: DeviceName = "auto"
+    """Where to compute; auto takes CUDA where there is one."""
+    num_workers: int = 0
+    """Processes that decode images; 0 decodes in the training process."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MimCommand:
+    """Masked image modelling: settings of a run and where it happens."""
+
+    place: Place
+    config: MimConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlipCommand:
+    """Masked image-text training: settings of a run and where it happens."""
+
+    place: Place
+    config: FlipConfig
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits with 0, or with 2 and one line on stderr."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _dispatch(given)
+    except (PretrainError, BackboneError, MaskingError) as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        _fail(f"{error}; check the path, its permissions and the free space", 2)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command continues from the last checkpoint", 130)
+
+
+def _dispatch(given: Sequence[str]) -> None:
+    match given:
+        case [] | ["-h" | "--help", *_]:
+            print(_USAGE, end="")
+        case ["mim", *rest]:
+            _train(MimCommand, MIM_RECIPES, "mim", rest)
+        case ["flip", *rest]:
+            _train(FlipCommand, FLIP_RECIPES, "flip", rest)
+        case ["scenes", *rest]:
+            folder = build_scenes(tyro.cli(ScenesConfig, prog="pretrain scenes", args=list(rest)))
+            print(folder)
+        case ["ls", *_]:
+            _list_recipes()
+        case [command, *_]:
+            raise ConfigError(f"there is no command {command!r}; give mim, flip, scenes or ls, or --help")
+
+
+def _train(
+    command: type[MimCommand] | type[FlipCommand],
+    recipes: Mapping[str, Callable[[], MimConfig]] | Mapping[str, Callable[[], FlipConfig]],
+    name: str,
+    given: Sequence[str],
+) -> None:
+    if not given or given[0].startswith("-"):
+        print(f"usage: pretrain {name} RECIPE --out DIR --train-data SHARDS --val-data SHARDS ...\n")
+        print(f"recipes: {', '.join(recipes)}")
+        print(f"`pretrain {name} {next(iter(recipes))} --help` lists every setting.")
+        if not {"-h", "--help"}.intersection(given):
+            raise ConfigError(f"pretrain {name} needs a recipe; give one of {', '.join(recipes)}")
+        return
+    recipe = given[0]
+    if recipe not in recipes:
+        raise ConfigError(f"there is no recipe {recipe!r}; give one of {', '.join(recipes)}")
+    # The three required flags; the other defaults of Place hold.
+    place = Place(out=tyro.MISSING, train_data=tyro.MISSING, val_data=tyro.MISSING)
+    options = tyro.cli(
+        command,
+        default=command(place=place, config=recipes[recipe]()),
+        args=list(given[1:]),
+        prog=f"pretrain {name} {recipe}",
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    place = options.place
+    train(
+        options.config,
+        out=place.out,
+        train_data=place.train_data,
+        val_data=place.val_data,
+        device=place.device,
+        num_workers=place.num_workers,
+        log=lambda line: print(line, file=sys.stderr, flush=True),
+        command=("pretrain", name, *given),
+    )
+
+
+def _list_recipes() -> None:
+    for command, recipes in (("mim", MIM_RECIPES), ("flip", FLIP_RECIPES)):
+        for name, recipe in recipes.items():
+            summary = (recipe.__doc__ or "").splitlines()[0]
+            print(f"{command:5s} {name:17s} {summary}")
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"pretrain: error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)

@@ -1,0 +1,46 @@
+"""Losses, one value per sample, so that validation can give a standard error and pair two checkpoints.
+
+Every sample of a batch hides the same number of pixels, so the mean of the per-sample values is the batch loss of the
+papers. Shapes: b samples, c channels, h × w pixels, m hidden patches of p values, e embedding width.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+__all__ = ["info_nce", "masked_l1", "patch_mse"]
+
+
+def masked_l1(
+    prediction: Float[Tensor, "b c h w"], target: Float[Tensor, "b c h w"], mask: Bool[Tensor, "b h w"]
+) -> Float[Tensor, " b"]:
+    """Mean absolute error over the hidden pixels (mask = True), as SimMIM: Σ|x − x̂|·mask / (Σ mask + 1e-5) / c."""
+    weights = mask[:, None].to(torch.float32)
+    error = (prediction.float() - target.float()).abs() * weights
+    return error.sum(dim=(1, 2, 3)) / (weights.sum(dim=(1, 2, 3)) + 1e-5) / prediction.shape[1]
+
+
+def patch_mse(prediction: Float[Tensor, "b m p"], target: Float[Tensor, "b m p"]) -> Float[Tensor, " b"]:
+    """Mean squared error over the values of the hidden patches (MAE, arXiv:2111.06377)."""
+    return (prediction.float() - target.float()).square().mean(dim=(1, 2))
+
+
+def info_nce(
+    images: Float[Tensor, "b e"], texts: Float[Tensor, "b e"], scale: Float[Tensor, ""]
+) -> Float[Tensor, " b"]:
+    """Symmetric contrastive loss (CLIP, arXiv:2103.00020): pair i is the positive, all other pairs are negatives.
+
+    Args:
+        images: L2-normalised image embeddings.
+        texts: L2-normalised text embeddings; row i belongs to image i.
+        scale: Multiplier of the cosine similarities (the inverse temperature).
+
+    Returns:
+        For each pair the mean of its image-to-text and its text-to-image cross-entropy, in nats.
+    """
+    logits = scale.float() * images.float() @ texts.float().T
+    partner = torch.arange(len(logits), device=logits.device)
+    to_text = F.cross_entropy(logits, partner, reduction="none")
+    to_image = F.cross_entropy(logits.T, partner, reduction="none")
+    return (to_text + to_image) / 2

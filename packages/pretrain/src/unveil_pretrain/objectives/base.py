@@ -1,0 +1,173 @@
+"""The protocol of an objective: embed → mask → encode → predict → one loss per sample.
+
+An objective is one module that owns the encoder and whatever is thrown away after pre-training, and one frozen
+dataclass with its settings that builds it. The loop, validation, checkpoints and the command line know only this file:
+a new objective is one new file, and a recipe that names its settings class.
+
+Shapes: b samples, c h w pixels.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from unveil_backbones import Encoder
+from unveil_backbones.manifest import TextSpec
+
+from unveil_pretrain.errors import ConfigError
+
+__all__ = ["BuildContext", "Inputs", "LossOutput", "Objective", "ObjectiveConfig", "ValidationCard"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A batch on the device, pixels normalised.
+
+    Attributes:
+        images: Pixels after subtracting the mean and dividing by the standard deviation of the preprocessing.
+        sample_ids: Stable ids; with the epoch and the seed they decide the mask.
+        epochs: The epoch in which each sample is seen; zero in validation.
+        captions: One per image, or None for images alone.
+    """
+
+    images: Float[Tensor, "b c h w"]
+    sample_ids: Int64[Tensor, " b"]
+    epochs: Int64[Tensor, " b"]
+    captions: Sequence[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class LossOutput:
+    """What one forward pass gives: the loss of each sample, and how many image tokens the encoder processed."""
+
+    per_sample: Float[Tensor, " b"]
+    num_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationCard:
+    """What an objective adds to the passport of its validation loss."""
+
+    target_normalisation: str
+    """How the target is normalised, for example "window47" or "none"."""
+    reduction: str
+    """How values become one loss per sample."""
+    mask: dict[str, str | int | float]
+    """The masking strategy's own description."""
+    realised_ratio: float
+    """Share of tokens hidden after rounding."""
+    negative_pool: int = 0
+    """Contrastive objectives: pairs that are compared with each other; 0 where samples do not meet."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What an objective may need besides its settings when it is built."""
+
+    encoder: Encoder
+    """A fresh encoder."""
+    image_size: tuple[int, int]
+    """Height and width of the training images in pixels."""
+    captions: Callable[[int], list[str]]
+    """Gives the captions of up to so many training samples; only called by objectives with text."""
+    tokenizer_json: str | None
+    """The tokenizer of the checkpoint that a run continues from, or None at the start."""
+
+
+class Objective(nn.Module, ABC):
+    """A pre-training task around `self.encoder`."""
+
+    encoder: Encoder
+    encoder_prefix: ClassVar[str] = "encoder."
+    """Where the encoder's tensors are in the state dict of the objective."""
+    head_prefix: ClassVar[str] = "objective."
+    """What the names of all other tensors start with in a checkpoint."""
+
+    @abstractmethod
+    def forward(self, inputs: Inputs, *, seed: int) -> LossOutput:
+        """Loss of each sample under the masks of (seed, epoch, sample id)."""
+
+    @abstractmethod
+    def card(self) -> ValidationCard:
+        """What a reader must know to compare this objective's validation losses."""
+
+    @property
+    def group_size(self) -> int:
+        """Samples that validation must score together; 1 where samples do not depend on each other."""
+        return 1
+
+    def validation_losses(self, inputs: Inputs, *, seed: int, chunk_size: int) -> dict[str, Float[Tensor, " b"]]:
+        """Per-sample losses under frozen masks: "loss", and further views by name.
+
+        Args:
+            inputs: A multiple of `group_size` samples.
+            seed: Seed of the validation masks.
+            chunk_size: Samples to encode at once; the result does not depend on it beyond rounding.
+        """
+        del chunk_size
+        return {"loss": self(inputs, seed=seed).per_sample}
+
+    def no_weight_decay(self) -> frozenset[str]:
+        """Parameters (names within this module) that are exempt from weight decay beyond one-dimensional ones."""
+        return frozenset(self.encoder_prefix + name for name in self.encoder.no_weight_decay())
+
+    @property
+    def text_spec(self) -> TextSpec | None:
+        """The text tower's description, where there is one."""
+        return None
+
+    @property
+    def tokenizer_json(self) -> str | None:
+        """The tokenizer, where there is one."""
+        return None
+
+    def heads(self) -> dict[str, Tensor]:
+        """Every tensor outside the encoder, under the names that a checkpoint uses."""
+        return {
+            self.head_prefix + name: value
+            for name, value in self.state_dict().items()
+            if not name.startswith(self.encoder_prefix)
+        }
+
+    def load_heads(self, heads: Mapping[str, Tensor]) -> None:
+        """Copy back what `heads` gave.
+
+        Raises:
+            ConfigError: a tensor is missing, unexpected or of another shape.
+        """
+        expected = self.heads()
+        differing = sorted(
+            name
+            for name in expected.keys() | heads.keys()
+            if name not in expected or name not in heads or expected[name].shape != heads[name].shape
+        )
+        if differing:
+            raise ConfigError(
+                f"the checkpoint's heads do not fit this objective ({', '.join(differing[:3])}); "
+                "continue with the settings the run was started with"
+            )
+        with torch.no_grad():
+            for name, value in expected.items():
+                value.copy_(heads[name])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectiveConfig(ABC):
+    """Settings of an objective; a subclass per objective, in the objective's own file."""
+
+    name: ClassVar[str]
+    """The objective's name in manifests and passports."""
+    needs_captions: ClassVar[bool] = False
+    """Whether training samples are image-caption pairs."""
+
+    @abstractmethod
+    def build(self, context: BuildContext) -> Objective:
+        """The objective around `context.encoder`, freshly initialised from torch's generator.
+
+        Raises:
+            ConfigError: the encoder or image size does not suit the objective.
+        """

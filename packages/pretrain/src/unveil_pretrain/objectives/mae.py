@@ -1,0 +1,148 @@
+"""MAE (arXiv:2111.06377): the encoder sees kept patches only, a small decoder predicts the hidden ones.
+
+Shapes: b samples, n patches, k kept, m hidden, d width of the decoder, p values of a patch.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+from unveil_backbones import Encoder, ensure_torchvision
+from unveil_backbones.position import sin_cos_position
+from unveil_masking import Grid, RandomMask, restore, take
+
+from unveil_pretrain.errors import ConfigError
+from unveil_pretrain.losses import patch_mse
+from unveil_pretrain.objectives.base import BuildContext, Inputs, LossOutput, Objective, ObjectiveConfig, ValidationCard
+from unveil_pretrain.targets import normalise_patches, patchify
+
+__all__ = ["MAE", "MAEConfig", "MAEDecoder"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MAEConfig(ObjectiveConfig):
+    """Settings of MAE."""
+
+    name: ClassVar[str] = "mae"
+
+    mask_ratio: float = 0.75
+    """Share of patches to hide; the kept count is rounded down."""
+    normalise_target: bool = True
+    """Whether each patch is normalised by its own mean and variance before it is predicted."""
+    decoder_width: int = 512
+    """Width of the decoder; a multiple of 4 and of decoder_heads."""
+    decoder_depth: int = 8
+    """Number of transformer blocks of the decoder."""
+    decoder_heads: int = 16
+    """Attention heads of the decoder."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.mask_ratio < 1.0:
+            raise ConfigError(f"mask_ratio is {self.mask_ratio}; give a number between 0 and 1, for example 0.75")
+        if self.decoder_depth < 1 or self.decoder_heads < 1:
+            raise ConfigError(
+                f"decoder_depth is {self.decoder_depth} and decoder_heads {self.decoder_heads}; give at least 1 of each"
+            )
+        if self.decoder_width < 4 or self.decoder_width % 4 or self.decoder_width % self.decoder_heads:
+            raise ConfigError(
+                f"decoder_width is {self.decoder_width}; give a multiple of 4 and of the {self.decoder_heads} heads"
+            )
+
+    def build(self, context: BuildContext) -> "MAE":
+        """MAE around the encoder.
+
+        Raises:
+            ConfigError: the encoder cannot work on a subset of its tokens.
+        """
+        encoder = context.encoder
+        if not encoder.accepts_subset:
+            raise ConfigError(
+                f"mae encodes kept tokens only, which {encoder.spec.name} cannot; choose a vit encoder, or simmim"
+            )
+        decoder = MAEDecoder(
+            encoder.width,
+            width=self.decoder_width,
+            depth=self.decoder_depth,
+            heads=self.decoder_heads,
+            num_outputs=encoder.patch_size**2 * 3,
+        )
+        return MAE(
+            encoder,
+            decoder,
+            RandomMask(self.mask_ratio),
+            context.image_size,
+            normalise_target=self.normalise_target,
+        )
+
+
+class MAEDecoder(nn.Module):
+    """Kept tokens and mask tokens through a few blocks; one linear layer to the pixels of a patch."""
+
+    def __init__(self, encoder_width: int, *, width: int, depth: int, heads: int, num_outputs: int) -> None:
+        """Build `depth` timm blocks of `width`; the output has `num_outputs` values per token."""
+        super().__init__()
+        ensure_torchvision()  # timm imports torchvision, which may need help beside a CPU-only torch
+        from timm.models.vision_transformer import Block
+
+        self.project = nn.Linear(encoder_width, width)
+        self.mask_token = nn.Parameter(torch.empty(width))
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio=4.0, qkv_bias=True) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.predict = nn.Linear(width, num_outputs)
+        nn.init.normal_(self.mask_token, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+
+class MAE(Objective):
+    """Predict hidden patches from kept ones."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: MAEDecoder,
+        strategy: RandomMask,
+        image_size: tuple[int, int],
+        *,
+        normalise_target: bool,
+    ) -> None:
+        """Join encoder and decoder."""
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.strategy = strategy
+        self.image_size = image_size
+        self.normalise_target = normalise_target
+
+    def forward(self, inputs: Inputs, *, seed: int) -> LossOutput:
+        """Mean squared error over the hidden patches of each sample."""
+        sides = self.encoder.grid(*inputs.images.shape[-2:])
+        partition = self.strategy.sample(Grid(*sides), inputs.sample_ids, seed=seed, epoch=inputs.epochs)
+        kept = take(self.encoder.embed(inputs.images), partition)
+        latent = self.decoder.project(self.encoder.encode(kept, sides))
+
+        num_prefix = self.encoder.num_prefix_tokens
+        full = restore(latent[:, num_prefix:], partition, self.decoder.mask_token)
+        positions = sin_cos_position(*sides, full.shape[-1], base_rows=sides[0], base_cols=sides[1], device=full.device)
+        tokens = torch.cat([latent[:, :num_prefix], full + positions.to(full.dtype)], dim=1)
+        for block in self.decoder.blocks:
+            tokens = block(tokens)
+
+        hidden = partition.hidden[:, :, None]
+        # Only hidden patches enter the loss, so only they are normalised and predicted.
+        prediction = self.decoder.predict(self.decoder.norm(torch.take_along_dim(tokens[:, num_prefix:], hidden, 1)))
+        target = torch.take_along_dim(patchify(inputs.images, self.encoder.patch_size), hidden, 1)
+        losses = patch_mse(prediction, normalise_patches(target) if self.normalise_target else target)
+        return LossOutput(losses, kept.shape[0] * kept.shape[1])
+
+    def card(self) -> ValidationCard:
+        """Target, reduction and mask of this objective."""
+        return ValidationCard(
+            target_normalisation="patch" if self.normalise_target else "none",
+            reduction="hidden_patches",
+            mask=self.strategy.describe(),
+            realised_ratio=self.strategy.realised_ratio(Grid(*self.encoder.grid(*self.image_size))),
+        )

@@ -1,0 +1,220 @@
+"""The folder of a run: run.json, metrics.jsonl, val.jsonl and checkpoints/step_*.
+
+run.json says what the run is; a folder takes no other run. The two .jsonl files are appended line by line and cut back
+to the checkpoint when a run continues, so that no step appears twice.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from unveil_backbones import CheckpointError
+from unveil_backbones.manifest import MANIFEST_NAME, ValPoint, read_manifest
+
+from unveil_pretrain.config import first_difference
+from unveil_pretrain.errors import OutputError, ResumeError
+from unveil_pretrain.train_state import TRAIN_STATE
+
+__all__ = ["RunFolder", "git_commit", "package_versions"]
+
+_RUN = "run.json"
+_METRICS = "metrics.jsonl"
+_VAL = "val.jsonl"
+_FAILURE = "failure.json"
+
+
+class RunFolder:
+    """Reads and writes the files of one run.
+
+    Every method that writes raises OutputError when the folder cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Name the folder; nothing is created before `claim`."""
+        self.path = path
+
+    def claim(self, identity: Mapping[str, object], about: Mapping[str, object]) -> None:
+        """Make the folder the home of this run, or check that it is.
+
+        Args:
+            identity: What defines the run; must be the same whenever it continues.
+            about: What else to record when it is started: command, versions, places.
+
+        Raises:
+            ResumeError: the folder holds another run; the first differing setting is named.
+            OutputError: the folder holds something else, or cannot be written.
+        """
+        file = self.path / _RUN
+        if file.exists():
+            difference = first_difference(json.loads(json.dumps(identity)), self._recorded_identity(file))
+            if difference is not None:
+                raise ResumeError(
+                    f"{self.path} holds a run with other settings: {difference}; "
+                    "repeat the command it was started with, or give a new --out"
+                )
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            strangers = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+            if strangers:
+                raise OutputError(f"{self.path} is not empty (it holds {strangers[0]}); give a new or an empty --out")
+            _write_atomically(file, json.dumps({**about, "identity": identity}, indent=1) + "\n")
+        except OSError as error:
+            raise _not_writable(self.path, error) from error
+
+    def checkpoint_path(self, step: int) -> Path:
+        """Where the checkpoint of a step is."""
+        return self.path / "checkpoints" / f"step_{step:08d}"
+
+    def last_checkpoint(self) -> Path | None:
+        """The checkpoint directory of the highest step, or None."""
+        found = [
+            entry
+            for entry in (self.path / "checkpoints").glob("step_*")
+            if re.fullmatch(r"step_\d+", entry.name) and (entry / MANIFEST_NAME).is_file()
+        ]
+        return max(found, key=lambda entry: int(entry.name.removeprefix("step_")), default=None)
+
+    def last_step(self) -> int:
+        """Step of the last checkpoint; 0 without one.
+
+        Raises:
+            CheckpointError: its manifest cannot be read.
+        """
+        path = self.last_checkpoint()
+        return 0 if path is None else read_manifest(path).step
+
+    def drop_old_train_states(self) -> None:
+        """Keep only the newest checkpoint's training state: weights are worth keeping, old optimisers are not."""
+        newest = self.last_checkpoint()
+        for entry in (self.path / "checkpoints").glob(f"step_*/{TRAIN_STATE}"):
+            if entry.parent != newest:
+                shutil.rmtree(entry)
+
+    def rewind(self, step: int) -> None:
+        """Remove what was recorded after `step`: the run continues there."""
+        for name in (_METRICS, _VAL):
+            file = self.path / name
+            if file.exists():
+                kept = [line for line in _whole_lines(file) if line["step"] <= step]
+                try:
+                    _write_atomically(file, "".join(json.dumps(line) + "\n" for line in kept))
+                except OSError as error:
+                    raise _not_writable(file, error) from error
+
+    def add_metrics(self, row: Mapping[str, object]) -> None:
+        """Append one training step to metrics.jsonl."""
+        self._append(_METRICS, row)
+
+    def add_validation(self, row: Mapping[str, object]) -> None:
+        """Append one validation to val.jsonl."""
+        self._append(_VAL, row)
+
+    def write_failure(self, record: Mapping[str, object]) -> Path:
+        """Write what is needed to replay a failed step; gives the file."""
+        file = self.path / _FAILURE
+        try:
+            _write_atomically(file, json.dumps(record, indent=1) + "\n")
+        except OSError as error:
+            raise _not_writable(file, error) from error
+        return file
+
+    def validation_curve(self) -> tuple[ValPoint, ...]:
+        """The points of val.jsonl."""
+        file = self.path / _VAL
+        rows = _whole_lines(file) if file.exists() else []
+        return tuple(
+            ValPoint(
+                step=row["step"],
+                loss=row["loss"],
+                standard_error=row["standard_error"],
+                num_images=row["num_images"],
+                train_loss=row["train_loss"],
+            )
+            for row in rows
+        )
+
+    def _append(self, name: str, row: Mapping[str, object]) -> None:
+        file = self.path / name
+        try:
+            with file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row, allow_nan=False) + "\n")
+        except OSError as error:
+            raise _not_writable(file, error) from error
+
+    def _recorded_identity(self, file: Path) -> dict[str, object]:
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))["identity"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ResumeError(f"{file} cannot be read ({error!r}); restore it, or give a new --out") from error
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a loss may depend on."""
+    packages = ("unveil-pretrain", "unveil-backbones", "unveil-masking", "torch", "timm", "numpy", "pillow")
+    return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
+
+
+def git_commit() -> str | None:
+    """The commit this package is checked out at, or None where it is installed from a wheel."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False
+        )
+        tracked = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", Path(__file__).name],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):  # no git on this machine
+        return None
+    # Inside a virtual environment in somebody's repository, HEAD would be that repository's commit.
+    return found.stdout.strip() if found.returncode == 0 and tracked.returncode == 0 else None
+
+
+def about_run(*, command: Sequence[str], train_data: str, val_data: str) -> dict[str, object]:
+    """What run.json records besides the identity of the run."""
+    return {
+        "format_version": 1,
+        "command": list(command),
+        "train_data": train_data,
+        "val_data": val_data,
+        "versions": package_versions(),
+        "git_commit": git_commit(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _whole_lines(file: Path) -> list[dict]:
+    """The rows of a .jsonl file; a last line without an end is the trace of a kill and is left out."""
+    rows = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ResumeError(f"{file}, line {number} is not JSON ({error}); remove the line, or give a new --out") from error
+    return rows
+
+
+def _write_atomically(file: Path, text: str) -> None:
+    temporary = file.with_name(f".{file.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(file)
+
+
+def _not_writable(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write {path} ({error.strerror or error}); free some space or give another --out")

@@ -1,0 +1,216 @@
+"""The parts of a run, put together before its first step: data, device, model, optimiser, validation sets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from unveil_backbones import Checkpoint, create
+from unveil_backbones.manifest import Passport
+
+from unveil_pretrain.config import FlipConfig, MimConfig, RunConfig, config_to_json
+from unveil_pretrain.data import ImageDataset, PairDataset, ShardDataset
+from unveil_pretrain.errors import ConfigError
+from unveil_pretrain.objectives.base import BuildContext, Objective
+from unveil_pretrain.inputs import Normaliser
+from unveil_pretrain.optim import build_optimizer
+from unveil_pretrain.record import RunFolder
+from unveil_pretrain.train_state import Position, load_train_state
+from unveil_pretrain.validate import MASK_EPOCH, KeyOrder, ValidationSet, key_ordered
+
+__all__ = ["DeviceName", "Run", "RunData", "assemble", "choose_device", "describe", "open_data"]
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """The two data sets of a run."""
+
+    train: ImageDataset | PairDataset
+    val: ImageDataset | PairDataset
+
+    def identity(self, config: MimConfig | FlipConfig) -> dict[str, object]:
+        """What defines the run: its settings and the content of its data, not where they lie."""
+        return {
+            "config": config_to_json(config),
+            "train_data_hash": self.train.content_hash,
+            "val_data_hash": self.val.content_hash,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """Everything the loop works with; model and optimiser change as it goes."""
+
+    config: MimConfig | FlipConfig
+    data: RunData
+    folder: RunFolder
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    normalise: Normaliser
+    validation: ValidationSet
+    gap: ValidationSet | None
+    passport: Passport
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.normalise.device
+
+
+def open_data(config: MimConfig | FlipConfig, *, train_data: str, val_data: str) -> RunData:
+    """Index the shards and take the subsets that the settings ask for.
+
+    Raises:
+        DataError: shards are missing or damaged, or samples lack what the objective needs.
+        ConfigError: a subset is larger than the data.
+    """
+    kind = PairDataset if config.objective.needs_captions else ImageDataset
+    train, val = ShardDataset(train_data), ShardDataset(val_data)
+    if config.num_unique:
+        train = train.subset(config.num_unique, seed=config.seed)
+    if config.val_images:
+        val = val.subset(config.val_images, seed=config.val_mask_seed)
+    return RunData(kind(train, image_size=config.image_size), kind(val, image_size=config.image_size))
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """The device to compute on; "auto" takes CUDA where there is one.
+
+    Raises:
+        ConfigError: CUDA is asked for and not there.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ConfigError("device is cuda, but torch sees no CUDA device; use --device cpu, or check the driver")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def assemble(
+    config: MimConfig | FlipConfig,
+    data: RunData,
+    folder: RunFolder,
+    checkpoint: Checkpoint | None,
+    *,
+    device: torch.device,
+    num_workers: int,
+) -> tuple[Run, Position]:
+    """A run at its start, or at the checkpoint it continues from. Reseeds torch's generator.
+
+    Raises:
+        ConfigError: encoder, objective, image size and data do not fit together.
+        BackboneError: the encoder is unknown, the image size does not suit it, or the checkpoint is damaged.
+        ResumeError: the checkpoint does not belong to this run.
+    """
+    objective = _build_objective(config, data, checkpoint).to(device).train()
+    optimizer = build_optimizer(
+        objective, weight_decay=config.weight_decay, betas=config.betas, without_decay=objective.no_weight_decay()
+    )
+    position = Position()
+    if checkpoint is not None:
+        position = load_train_state(checkpoint.path, model=objective, optimizer=optimizer)
+    validation = _scored(key_ordered(data.val, objective), config, num_workers)
+    run = Run(
+        config=config,
+        data=data,
+        folder=folder,
+        objective=objective,
+        optimizer=optimizer,
+        normalise=Normaliser(mean=config.pixel_mean, std=config.pixel_std, device=device),
+        validation=validation,
+        gap=_gap_set(config, data, objective, num_workers),
+        passport=_passport(config, objective, validation),
+    )
+    return run, position
+
+
+def describe(run: Run, position: Position) -> list[str]:
+    """What a person should know before the first step: model, masks, effective batch, learning rate, epochs."""
+    config, encoder, card = run.config, run.objective.encoder, run.objective.card()
+    num_unique, samples = len(run.data.train), config.steps * config.batch_size
+    lines = [
+        f"{config.objective.name} on {encoder.spec.name}: {encoder.num_parameters:,} parameters in the encoder, "
+        f"{card.realised_ratio:.1%} of the tokens hidden, on {run.device}",
+        f"effective batch {config.batch_size} (1 process), learning rate {config.base_lr:g} × {config.batch_size} / "
+        f"{config.lr_reference_batch} = {config.lr:.3g}, warm-up {config.warmup_steps} steps",
+        f"{config.steps:,} steps = {samples:,} samples = {samples / num_unique:.4g} epochs over {num_unique:,} "
+        f"unique samples; validation on {len(run.validation.samples):,}, passport {run.passport.hash}",
+    ]
+    if run.gap is None and config.gap_images:
+        lines.append("no over-fitting gap: the training samples are fewer than one negative pool")
+    if position.step:
+        lines.append(f"continuing at step {position.step}")
+    return lines
+
+
+def _build_objective(config: MimConfig | FlipConfig, data: RunData, checkpoint: Checkpoint | None) -> Objective:
+    """The model, freshly initialised from the seed, or with the weights of the checkpoint a run continues from.
+
+    Raises:
+        ConfigError: encoder, objective and image size do not fit together.
+        BackboneError: the encoder is unknown or the image size does not suit it.
+    """
+    torch.manual_seed(config.seed)
+    encoder = create(config.encoder, image_size=config.image_size, drop_path=config.drop_path)
+    objective = config.objective.build(
+        BuildContext(
+            encoder=encoder,
+            image_size=config.image_size,
+            captions=_captions_of(data.train),
+            tokenizer_json=None if checkpoint is None else checkpoint.tokenizer_json,
+        )
+    )
+    if checkpoint is not None:
+        objective.encoder.load_state_dict(checkpoint.encoder.state_dict())
+        objective.load_heads(checkpoint.heads)
+    return objective
+
+
+def _captions_of(dataset: ImageDataset | PairDataset) -> Callable[[int], list[str]]:
+    def captions(most: int) -> list[str]:
+        if isinstance(dataset, ImageDataset):
+            raise ConfigError("these samples have no captions; give image-caption shards")
+        found: list[str] = []
+        for index in range(len(dataset)):
+            found.extend(dataset.captions(index))
+            if len(found) >= most:
+                break
+        return found[:most]
+
+    return captions
+
+
+def _scored(samples: KeyOrder, config: RunConfig, num_workers: int) -> ValidationSet:
+    return ValidationSet(
+        samples=samples, mask_seed=config.val_mask_seed, batch_size=config.batch_size, num_workers=num_workers
+    )
+
+
+def _gap_set(config: RunConfig, data: RunData, objective: Objective, num_workers: int) -> ValidationSet | None:
+    """Training images to be scored like validation images; None where they make no whole group."""
+    num_images = min(config.gap_images, len(data.train))
+    if num_images < max(1, objective.group_size):
+        return None
+    subset = data.train.shards.subset(num_images, seed=config.val_mask_seed)
+    images = type(data.train)(subset, image_size=config.image_size)
+    return _scored(KeyOrder(images, multiple_of=objective.group_size), config, num_workers)
+
+
+def _passport(config: MimConfig | FlipConfig, objective: Objective, validation: ValidationSet) -> Passport:
+    """What the validation losses of a run depend on besides the model."""
+    card = objective.card()
+    return Passport(
+        objective=config.objective.name,
+        target_normalisation=card.target_normalisation,
+        reduction=card.reduction,
+        mask=dict(card.mask),
+        realised_ratio=card.realised_ratio,
+        mask_seed=config.val_mask_seed,
+        mask_epoch=MASK_EPOCH,
+        image_size=config.image_size,
+        crop="center1.0",
+        images_hash=validation.samples.content_hash,
+        negative_pool=card.negative_pool,
+        dtype=config.precision,
+    )
