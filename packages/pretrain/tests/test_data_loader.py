@@ -76,6 +76,13 @@ def test_batches_do_not_depend_on_workers_or_restarts(pairs):
     assert all(same(first, second) for first, second in zip(straight[4:], restarted, strict=True))
 
 
+def test_loading_leaves_the_global_generator_alone(pairs):
+    before = torch.get_rng_state()
+    list(train_batches(pairs, batch_size=2, start_step=0, num_steps=2, seed=1))
+    list(val_batches(pairs, batch_size=8))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_seeds_change_order_and_crops(pairs):
     (first,), (second,) = (
         list(train_batches(pairs, batch_size=13, start_step=0, num_steps=1, seed=seed)) for seed in (0, 1)

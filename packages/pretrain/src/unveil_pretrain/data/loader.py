@@ -117,7 +117,10 @@ def _collate(examples: Sequence[Example], epochs: Tensor) -> Batch:
 
 
 def _load(steps: Dataset[Batch | DataError], order: range, num_workers: int) -> Iterator[Batch]:
-    loader = DataLoader(steps, batch_size=None, sampler=order, num_workers=num_workers)
+    # A generator of its own: DataLoader draws a seed for its workers, which must not move torch's global generator.
+    loader = DataLoader(
+        steps, batch_size=None, sampler=order, num_workers=num_workers, generator=torch.Generator().manual_seed(0)
+    )
     for item in loader:
         # Workers hand errors back as values: DataLoader would wrap a raised one in another process's traceback.
         if isinstance(item, DataError):

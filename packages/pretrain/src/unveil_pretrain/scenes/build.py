@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,9 @@ def _write_all(config: ScenesConfig, root: Path, progress: bool) -> None:
     banks: _Banks = {"train": load_digit_bank("train"), "val": load_digit_bank("val")}
     roles = config.roles()
     total = sum(sum(role.counts.values()) for role in roles.values())
-    with tqdm(total=total, desc="digit scenes", unit="image", mininterval=0.5, disable=not progress) as bar:
+    # A bar that is written to a file needs no more than a line now and then.
+    interval = 0.2 if sys.stderr.isatty() else 5.0
+    with tqdm(total=total, desc="digit scenes", unit="image", mininterval=interval, disable=not progress) as bar:
         for folder, role in roles.items():
             if any(role.counts.values()):
                 _write_role(root / folder, role, banks, config, bar.update)
