@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 from unveil_backbones import load
-from unveil_masking import noise
 
 from unveil_pretrain.checkpointing import diverged, record_validation, save_checkpoint
 from unveil_pretrain.config import FlipConfig, MimConfig
 from unveil_pretrain.data import Batch, train_batches
+from unveil_pretrain.data.streams import words
 from unveil_pretrain.optim import set_learning_rate
 from unveil_pretrain.record import RunFolder, about_run
 from unveil_pretrain.run import DeviceName, Run, assemble, choose_device, describe, open_data
@@ -98,8 +98,8 @@ def train_step(run: Run, position: Position, batch: Batch) -> StepMetrics:
         DivergedError: loss or gradient is not finite; the weights are still those before the step.
     """
     config = run.config
-    seed = int(np.asarray(noise(config.seed, position.step, np.zeros(1, dtype=np.int64), _MODEL_STREAM))[0])
-    torch.manual_seed(seed)  # stochastic depth: a function of the step, so that a restart changes nothing
+    # Stochastic depth is a function of the step, so that a restart changes nothing.
+    torch.manual_seed(int(words(config.seed, position.step, np.zeros(1, dtype=np.int64), _MODEL_STREAM)[0]))
     inputs = run.normalise(batch)
     with torch.autocast(run.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         output = run.objective(inputs, seed=config.seed)
