@@ -165,6 +165,8 @@ def _parse(kind: type[_Options], command: str, arguments: list[str], *, comma_li
 def _plain(box: str) -> str:
     """The first paragraph inside the box that tyro draws around a complaint, on one line."""
     lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    if lines and lines[0].startswith("Missing from"):
+        return "missing " + ", ".join(line.split()[0] for line in lines if line.startswith("--"))
     words = []
     for line in lines:
         if line.startswith("────"):

@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from unveil_evalharness.errors import DataError
+from unveil_evalharness.errors import DataError, one_line
 from unveil_evalharness.findings import Finding
-from unveil_evalharness.subjects import one_line
 
 __all__ = ["check_data"]
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from unveil_evalharness.datacheck import check_data
-from unveil_evalharness.errors import DependencyError
+from unveil_evalharness.errors import DependencyError, one_line
 from unveil_evalharness.findings import Finding
-from unveil_evalharness.subjects import one_line
 from unveil_evalharness.task import Task
 from unveil_evalharness.tasks import TASK_NAMES, load_task
 

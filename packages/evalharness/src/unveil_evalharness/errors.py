@@ -13,6 +13,7 @@ __all__ = [
     "UnknownSuiteError",
     "UnknownTaskError",
     "UsageError",
+    "one_line",
 ]
 
 
@@ -62,3 +63,9 @@ class ResultsError(HarnessError):
 
 class NotComparableError(HarnessError):
     """Numbers that may not be put side by side; names the first field that differs."""
+
+
+def one_line(error: BaseException, *, limit: int = 600) -> str:
+    """An exception's message with all white space collapsed, cut at `limit` characters; its type if it has none."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

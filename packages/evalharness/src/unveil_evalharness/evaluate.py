@@ -9,18 +9,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
 
 from unveil_evalharness.cells import Cell
 from unveil_evalharness.console import LogSink
 from unveil_evalharness.environment import choose_device, hardware, package_versions
-from unveil_evalharness.errors import DataError, DependencyError, HarnessError, OutputError
+from unveil_evalharness.errors import DataError, DependencyError, HarnessError, OutputError, one_line
 from unveil_evalharness.output import write_samples
 from unveil_evalharness.results import ResultRow, Status
-from unveil_evalharness.subjects import load_fresh, one_line
+from unveil_evalharness.subjects import load_fresh
 from unveil_evalharness.task import Metric, MetricSpec, Task, TaskContext, TaskResult
 
-__all__ = ["Session", "evaluate"]
+__all__ = ["Session", "evaluate", "start_session"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,20 +35,6 @@ class Session:
     versions: Mapping[str, str]
     sink: LogSink = field(default_factory=LogSink)
     known_data_hashes: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def start(cls, *, data_root: Path, output: Path, device: str, batch_size: int | None, progress: bool) -> Self:
-        """Chooses the device and notes versions and hardware."""
-        chosen = choose_device(device)
-        return cls(
-            data_root=data_root,
-            output=output,
-            device=chosen,
-            batch_size=batch_size,
-            progress=progress,
-            hardware=hardware(chosen),
-            versions=package_versions(),
-        )
 
     @property
     def results(self) -> Path:
@@ -72,6 +57,24 @@ class Session:
             return self.data_hash(task)
         except (DataError, OSError):
             return ""
+
+
+def start_session(*, data_root: Path, output: Path, device: str, batch_size: int | None, progress: bool) -> Session:
+    """Chooses the device and notes versions and hardware.
+
+    Raises:
+        UsageError: the device is not there.
+    """
+    chosen = choose_device(device)
+    return Session(
+        data_root=data_root,
+        output=output,
+        device=chosen,
+        batch_size=batch_size,
+        progress=progress,
+        hardware=hardware(chosen),
+        versions=package_versions(),
+    )
 
 
 def evaluate(cell: Cell, title: str, session: Session) -> list[ResultRow]:

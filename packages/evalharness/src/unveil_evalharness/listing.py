@@ -7,9 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from unveil_evalharness.errors import DataError
+from unveil_evalharness.errors import DataError, one_line
 from unveil_evalharness.fingerprint import fingerprint
-from unveil_evalharness.subjects import one_line
 from unveil_evalharness.task import SUITES, Task
 from unveil_evalharness.tasks import TASK_NAMES, load_task
 

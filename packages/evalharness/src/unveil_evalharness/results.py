@@ -169,14 +169,13 @@ def _parse_row(line: bytes, where: str) -> ResultRow:
             f"{where} has schema_version {fields['schema_version']}, this unveil-evalharness reads {SCHEMA_VERSION}; "
             "upgrade unveil-evalharness or use another --output-path"
         )
+    for name, (allowed, spelling) in _FIELD_TYPES.items():
+        if name in fields and not isinstance(fields[name], allowed):
+            raise ResultsError(f"{where}: field {name} must be {spelling}, got {fields[name]!r}")
     try:
-        row = ResultRow(**fields)
+        return ResultRow(**fields)
     except TypeError as error:
         raise ResultsError(f"{where} is not a result row: {error}") from error
-    for name, (allowed, spelling) in _FIELD_TYPES.items():
-        if not isinstance(getattr(row, name), allowed):
-            raise ResultsError(f"{where}: field {name} must be {spelling}, got {getattr(row, name)!r}")
-    return row
 
 
 def _field_types() -> dict[str, tuple[tuple[type, ...], str]]:

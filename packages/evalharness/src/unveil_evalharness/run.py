@@ -7,7 +7,7 @@ from typing import Literal
 
 from unveil_evalharness.cells import Cell, claim, is_finished, rows_of
 from unveil_evalharness.errors import DataError, UsageError
-from unveil_evalharness.evaluate import Session, evaluate
+from unveil_evalharness.evaluate import Session, evaluate, start_session
 from unveil_evalharness.fingerprint import fingerprint
 from unveil_evalharness.output import prepare_output
 from unveil_evalharness.results import ResultRow, append_rows, read_rows
@@ -101,7 +101,7 @@ def run(
     subjects = find_subjects(options.ckpt)
     cells = list(_cells(options, subjects, tasks))
     prepare_output(options.output_path, subjects, tasks, options.suite)
-    session = Session.start(
+    session = start_session(
         data_root=options.data_root,
         output=options.output_path,
         device=options.device,

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unveil_evalharness.errors import CheckpointInputError
+from unveil_evalharness.errors import CheckpointInputError, one_line
 
 if TYPE_CHECKING:
     import unveil_backbones.checkpoint
     import unveil_backbones.manifest
 
-__all__ = ["Subject", "find_subjects", "load_fresh", "one_line"]
+__all__ = ["Subject", "find_subjects", "load_fresh"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +42,7 @@ def find_subjects(paths: Iterable[Path]) -> list[Subject]:
             resolved = resolve_checkpoint(path)
             subject = Subject(path=resolved, sha256=checkpoint_sha256(resolved), manifest=read_manifest(resolved))
         except (ValueError, OSError) as error:
-            raise CheckpointInputError(f"--ckpt {path}: {one_line(error)}") from error
+            raise _input_error(path, error) from error
         subjects.setdefault(subject.sha256, subject)
     return list(subjects.values())
 
@@ -58,10 +58,9 @@ def load_fresh(subject: Subject) -> "unveil_backbones.checkpoint.Checkpoint":
     try:
         return unveil_backbones.load(subject.path)
     except (ValueError, OSError) as error:
-        raise CheckpointInputError(f"--ckpt {subject.path}: {one_line(error)}") from error
+        raise _input_error(subject.path, error) from error
 
 
-def one_line(error: BaseException, *, limit: int = 600) -> str:
-    """An exception's message with all white space collapsed, cut at `limit` characters; its type if it has none."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _input_error(path: Path, error: Exception) -> CheckpointInputError:
+    text = one_line(error)
+    return CheckpointInputError(f"--ckpt: {text}" if str(path) in text else f"--ckpt {path}: {text}")

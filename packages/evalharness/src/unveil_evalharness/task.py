@@ -7,7 +7,7 @@ A task is one folder under ``tasks/`` with the files ``config.py``, ``data.py``,
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import polars
@@ -84,6 +84,7 @@ class TaskContext:
     """Whether to draw a progress bar on stderr."""
 
 
+@runtime_checkable
 class Task(Protocol):
     """A downstream evaluation."""
 

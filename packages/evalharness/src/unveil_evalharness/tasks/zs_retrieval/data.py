@@ -7,21 +7,23 @@ Looked for in this order: ``captions/val-*.tar`` (``<key>.jpg`` and ``<key>.json
 import hashlib
 import io
 import json
+import tarfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
-from unveil_evalharness.errors import DataError
+from unveil_evalharness.errors import DataError, one_line
 
 __all__ = ["CaptionedImage", "captioned_images", "data_hash"]
 
 _IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 _HASH_BLOCK = 1 << 20
+_TAR_END = bytes(1024)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,20 +95,32 @@ def _shards(data_root: Path) -> list[Path]:
 
 
 def _from_shards(shards: list[Path]) -> Iterator[CaptionedImage]:
-    from webdataset.compat import WebDataset
-    from webdataset.handlers import reraise_exception
-
     for shard in shards:
-        samples = iter(WebDataset([str(shard)], shardshuffle=False, handler=reraise_exception))
-        while True:
-            try:
-                sample = next(samples)
-            except StopIteration:
-                break
-            except Exception as error:
-                # webdataset passes on whatever tarfile, zlib or the file system raised.
-                raise DataError(f"cannot read the shard {shard}: {error}") from error
+        _check_whole(shard)
+        for sample in _samples(shard):
             yield _from_sample(sample, shard)
+
+
+def _check_whole(shard: Path) -> None:
+    """Refuses a cut tar file, which a streaming reader would take for a shorter one."""
+    with shard.open("rb") as file:
+        file.seek(0, io.SEEK_END)
+        size = file.tell()
+        file.seek(max(0, size - len(_TAR_END)))
+        if size % 512 or file.read() != _TAR_END:
+            raise DataError(f"cannot read the shard {shard}: it does not end as a tar file does; copy it again")
+
+
+def _samples(shard: Path) -> Iterator[dict[str, Any]]:
+    """The shard's records as webdataset groups them, from a file that is closed (its own opener leaves it open)."""
+    from webdataset.tariterators import group_by_keys, tar_file_iterator
+
+    with shard.open("rb") as file:
+        members = ({**member, "__url__": str(shard)} for member in tar_file_iterator(cast(Any, file)))
+        try:
+            yield from group_by_keys(members)
+        except (tarfile.TarError, ValueError, EOFError, OSError) as error:
+            raise DataError(f"cannot read the shard {shard}: {one_line(error)}; copy it again") from error
 
 
 def _from_sample(sample: dict[str, Any], shard: Path) -> CaptionedImage:

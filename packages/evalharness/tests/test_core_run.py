@@ -1,0 +1,516 @@
+"""`run`: what is evaluated, what is skipped, what a failure leaves behind."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import polars
+import pytest
+from unveil_evalharness.cells import claim
+from unveil_evalharness.errors import (
+    CheckpointInputError,
+    DataError,
+    OutputError,
+    UnknownSuiteError,
+    UnknownTaskError,
+    UsageError,
+)
+from unveil_evalharness.results import append_rows, read_rows
+from unveil_evalharness.run import RunOptions, RunSummary, run
+from unveil_evalharness.task import Metric, MetricSpec, TaskResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyProtocol:
+    steps: int = 3
+
+
+@dataclass
+class ToyTask:
+    """Counts its calls and does what it is told."""
+
+    name: str = "toy"
+    version: int = 1
+    description: str = "a toy"
+    requires: tuple[str, ...] = ()
+    fails: BaseException | None = None
+    value: float = 0.75
+    hash: str = "data-1"
+    contexts: list = field(default_factory=list)
+
+    @property
+    def metrics(self):
+        return (
+            MetricSpec(name=f"{self.name}.score", main=True),
+            MetricSpec(name=f"{self.name}.loss", higher_is_better=False),
+        )
+
+    def protocol(self, suite):
+        if suite not in ("quick", "full"):
+            raise UnknownSuiteError(f"no suite {suite}")
+        return ToyProtocol(steps=3 if suite == "quick" else 300)
+
+    def expected_time(self, suite):
+        return "no time"
+
+    def not_applicable(self, manifest):
+        return "the toy wants another label" if manifest.step == 99 else None
+
+    def data_hash(self, data_root):
+        if not self.hash:
+            raise DataError("the toy's data is missing")
+        return self.hash
+
+    def run(self, context):
+        self.contexts.append(context)
+        assert context.work_dir.is_dir()
+        (context.work_dir / "scratch").write_text("x")
+        print("chatter on stdout")
+        context.log("a line from the toy")
+        if self.fails is not None:
+            raise self.fails
+        return TaskResult(
+            metrics=(
+                Metric(name=f"{self.name}.score", value=self.value, baseline=0.5, standard_error=0.1, n=4),
+                Metric(name=f"{self.name}.loss", value=1.5, baseline=None, standard_error=None, n=4),
+            ),
+            samples=polars.DataFrame({"key": ["a", "b"], "hit": [True, False]}),
+            load_coverage=1.0,
+        )
+
+
+@pytest.fixture
+def options(mae_checkpoint, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    return RunOptions(
+        ckpt=(mae_checkpoint,),
+        data_root=data,
+        output_path=tmp_path / "out",
+        tasks=("toy",),
+        device="cpu",
+        progress=False,
+    )
+
+
+def loader(*tasks):
+    by_name = {task.name: task for task in tasks}
+    return by_name.__getitem__
+
+
+def test_one_row_per_metric_with_everything_needed_to_trust_it(options, mae_checkpoint):
+    summary = run(options, load=loader(ToyTask()))
+    rows = read_rows(options.output_path / "results.jsonl")
+    assert summary.rows == rows
+    assert (summary.num_run, summary.num_skipped, summary.exit_code) == (1, 0, 0)
+    first, second = rows
+    assert (first.metric, first.value, first.baseline, first.standard_error, first.n) == (
+        "toy.score",
+        0.75,
+        0.5,
+        0.1,
+        4,
+    )
+    assert (second.metric, second.higher_is_better, second.main) == ("toy.loss", False, False)
+    assert first.main
+    assert first.checkpoint == str(mae_checkpoint.resolve())
+    assert first.label == "mae vit_tiny u=16 s=10"
+    assert first.load_coverage == 1.0
+    assert not first.limited
+    assert {"python", "torch", "unveil-evalharness"} <= first.versions.keys()
+    assert "threads" in first.hardware
+    assert first.time.endswith("+00:00")
+
+
+def test_the_output_folder_explains_itself(options, mae_checkpoint):
+    run(options, load=loader(ToyTask()))
+    out = options.output_path
+    row = read_rows(out / "results.jsonl")[0]
+    manifest = out / "manifests" / f"{row.checkpoint_sha256[:12]}.json"
+    assert manifest.read_bytes() == (mae_checkpoint / "manifest.json").read_bytes()
+    protocol = json.loads((out / "protocols" / f"{row.protocol}.json").read_text())
+    assert protocol == {"task": "toy", "version": 1, "suite": "quick", "protocol": {"steps": 3}}
+    assert row.samples.startswith(f"samples/toy-{row.checkpoint_sha256[:12]}-seed0-")
+    assert polars.read_parquet(out / row.samples)["hit"].to_list() == [True, False]
+    assert list((out / "work").iterdir()) == []
+
+
+def test_stdout_stays_clean_and_chatter_is_in_the_log(options, capsys):
+    run(options, load=loader(ToyTask()))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "a line from the toy" in captured.err
+    assert "chatter" not in captured.err
+    (log,) = (options.output_path / "logs").iterdir()
+    assert log.read_text().splitlines()[:2] == ["chatter on stdout", "a line from the toy"]
+
+
+def test_the_task_gets_what_was_asked_for(options):
+    task = ToyTask()
+    run(replace(options, suite="full", seeds=(3,), limit=7, batch_size=5), load=loader(task))
+    (context,) = task.contexts
+    assert (context.protocol, context.seed, context.limit, context.batch_size) == (ToyProtocol(steps=300), 3, 7, 5)
+    assert (context.device, context.progress, context.data_root) == ("cpu", False, options.data_root)
+
+
+def test_every_cell_gets_a_fresh_checkpoint(options):
+    task = ToyTask()
+    run(replace(options, seeds=(0, 1)), load=loader(task))
+    first, second = (context.checkpoint.encoder for context in task.contexts)
+    assert first is not second
+
+
+def test_a_finished_cell_is_not_run_again(options):
+    task = ToyTask()
+    run(options, load=loader(task))
+    summary = run(options, load=loader(task))
+    assert len(task.contexts) == 1
+    assert (summary.num_run, summary.num_skipped) == (0, 1)
+    assert [row.value for row in summary.rows] == [0.75, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("change", "task"),
+    [
+        ({"seeds": (1,)}, ToyTask()),
+        ({"limit": 2}, ToyTask()),
+        ({"suite": "full"}, ToyTask()),
+        ({}, ToyTask(version=2)),
+        ({}, ToyTask(hash="data-2")),
+    ],
+)
+def test_what_defines_a_number_makes_it_run_again(options, change, task):
+    run(options, load=loader(ToyTask()))
+    summary = run(replace(options, **change), load=loader(task))
+    assert len(task.contexts) == 1
+    assert summary.num_run == 1
+    assert len(read_rows(options.output_path / "results.jsonl")) == 4
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 2}, {"seeds": (0, 0)}, {"tasks": ("toy", "toy")}])
+def test_what_does_not_define_a_number_does_not(options, change):
+    task = ToyTask()
+    run(options, load=loader(task))
+    run(replace(options, **change), load=loader(task))
+    assert len(task.contexts) == 1
+
+
+def test_another_checkpoint_runs_and_the_same_one_twice_runs_once(options, save_checkpoint, mae_checkpoint, tmp_path):
+    task = ToyTask()
+    other = save_checkpoint(tmp_path / "other", seed=5)
+    copy = shutil.copytree(mae_checkpoint, tmp_path / "copy")
+    run(replace(options, ckpt=(mae_checkpoint, other, copy)), load=loader(task))
+    assert len(task.contexts) == 2
+
+
+def test_a_run_folder_stands_for_its_last_checkpoint(options, save_checkpoint, tmp_path):
+    for step in (10, 20):
+        save_checkpoint(tmp_path / "run" / "checkpoints" / f"step_{step:08d}", step=step)
+    summary = run(replace(options, ckpt=(tmp_path / "run",)), load=loader(ToyTask()))
+    assert summary.rows[0].label.endswith("s=20")
+
+
+def test_limited_rows_are_marked(options):
+    summary = run(replace(options, limit=2), load=loader(ToyTask()))
+    assert all(row.limited and row.limit == 2 for row in summary.rows)
+
+
+def test_a_failing_task_is_recorded_and_the_others_run(options, capsys):
+    bad = ToyTask(name="bad", fails=RuntimeError("tensor of size 3\n   does not match 4"))
+    good = ToyTask()
+    summary = run(replace(options, tasks=("bad", "toy")), load=loader(bad, good))
+    assert (summary.num_run, summary.num_failed, summary.exit_code) == (2, 1, 1)
+    failed = next(row for row in summary.rows if row.task == "bad")
+    assert (failed.status, failed.metric, failed.value) == ("failed", "bad.score", None)
+    assert failed.error == "RuntimeError: tensor of size 3 does not match 4"
+    assert [row.status for row in summary.rows if row.task == "toy"] == ["ok", "ok"]
+    (log,) = (options.output_path / "logs").glob("bad-*.log")
+    assert "Traceback (most recent call last)" in log.read_text()
+    assert "Traceback" not in capsys.readouterr().err
+    assert list((options.output_path / "work").iterdir()) == []
+
+
+def test_a_failed_cell_is_tried_again_and_its_success_replaces_the_failure(options):
+    run(options, load=loader(ToyTask(fails=MemoryError())))
+    summary = run(options, load=loader(ToyTask()))
+    assert [row.status for row in summary.rows] == ["ok", "ok"]
+    assert [row.status for row in read_rows(options.output_path / "results.jsonl")] == ["failed", "ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        (ToyTask(fails=DataError("x.jpg is damaged; replace it")), "x.jpg is damaged; replace it"),
+        (ToyTask(fails=MemoryError()), "MemoryError"),
+        (ToyTask(fails=SystemExit(3)), "SystemExit: 3"),
+        (ToyTask(hash=""), "the toy's data is missing"),
+        (ToyTask(value=float("nan")), "toy.score is nan (baseline 0.5): not a finite number"),
+        (
+            ToyTask(requires=("json", "no_such_module")),
+            "toy needs no_such_module; install with: pip install 'unveil-evalharness[all]'",
+        ),
+    ],
+)
+def test_reasons_are_one_line(options, task, reason):
+    summary = run(options, load=loader(task))
+    assert summary.rows[0].error == reason
+    assert summary.exit_code == 1
+
+
+def test_undeclared_metrics_are_a_failure(options):
+    class Forgetful(ToyTask):
+        def run(self, context):
+            return TaskResult(metrics=super().run(context).metrics[:1])
+
+    summary = run(options, load=loader(Forgetful()))
+    assert summary.rows[0].error.startswith("toy declares the metrics ['toy.score', 'toy.loss'] but returned")
+
+
+def test_missing_data_of_a_finished_cell_does_not_count_as_other_data(options):
+    run(options, load=loader(ToyTask(hash="")))
+    summary = run(options, load=loader(ToyTask()))
+    assert [row.status for row in summary.rows] == ["ok", "ok"]
+
+
+def test_not_applicable_is_recorded_once_and_is_no_failure(options, save_checkpoint, tmp_path):
+    task = ToyTask(hash="")
+    checkpoint = save_checkpoint(tmp_path / "ninety-nine", step=99)
+    options = replace(options, ckpt=(checkpoint,))
+    summary = run(options, load=loader(task))
+    assert (summary.rows[0].status, summary.rows[0].error) == ("not_applicable", "the toy wants another label")
+    assert summary.exit_code == 0
+    assert run(options, load=loader(task)).num_skipped == 1
+    assert task.contexts == []
+
+
+def test_a_cell_that_lost_rows_to_a_kill_runs_again(options):
+    task = ToyTask()
+    run(options, load=loader(task))
+    path = options.output_path / "results.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"\n") + 40])
+    summary = run(options, load=loader(task))
+    assert len(task.contexts) == 2
+    assert [row.metric for row in summary.rows] == ["toy.score", "toy.loss"]
+
+
+def test_an_interrupt_keeps_what_is_finished_and_the_work_folder(options):
+    summary = RunSummary()
+    stopped = ToyTask(name="stopped", fails=KeyboardInterrupt())
+    options = replace(options, tasks=("toy", "stopped"))
+    with pytest.raises(KeyboardInterrupt):
+        run(options, load=loader(ToyTask(), stopped), summary=summary)
+    assert [row.metric for row in summary.rows] == ["toy.score", "toy.loss"]
+    assert [row.task for row in read_rows(options.output_path / "results.jsonl")] == ["toy", "toy"]
+    (work,) = (options.output_path / "work").iterdir()
+    resumed = ToyTask(name="stopped")
+    run(options, load=loader(ToyTask(), resumed))
+    assert resumed.contexts[0].work_dir == work
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(mae_checkpoint, tmp_path):
+    program = Path(__file__).with_name("two_processes.py")
+    out = tmp_path / "out"
+    command = [sys.executable, str(program), str(mae_checkpoint), str(tmp_path), str(out)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    counts = [int(process.communicate()[0]) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    rows = read_rows(out / "results.jsonl")
+    assert sorted(row.seed for row in rows) == list(range(6))
+    assert sum(counts) == 6
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_no_lock_behind(mae_checkpoint, tmp_path):
+    program = Path(__file__).with_name("two_processes.py")
+    out = tmp_path / "out"
+    command = [sys.executable, str(program), str(mae_checkpoint), str(tmp_path), str(out)]
+    victim = subprocess.Popen([*command, "60"], stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not list((out / "work").glob("*.lock")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.communicate()
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.strip() == "6"
+
+
+def test_a_missing_data_folder_is_refused(options, tmp_path):
+    with pytest.raises(DataError, match=r"--data-root .*nowhere is not a folder"):
+        run(replace(options, data_root=tmp_path / "nowhere"), load=loader(ToyTask()))
+    assert not options.output_path.exists()
+
+
+def test_an_unknown_task_names_its_neighbours(options):
+    with pytest.raises(UnknownTaskError, match="unknown task 'coco_dat'; did you mean coco_det"):
+        run(replace(options, tasks=("coco_dat",)))
+    assert not options.output_path.exists()
+
+
+def damage_missing(folder):
+    shutil.rmtree(folder)
+
+
+def damage_truncated(folder):
+    file = folder / "encoder.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def damage_altered(folder):
+    file = folder / "encoder.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+
+
+def damage_manifest(folder):
+    file = folder / "manifest.json"
+    file.write_text(file.read_text()[:100])
+
+
+def damage_format(folder):
+    edit(folder, format_version=2)
+
+
+def damage_architecture(folder):
+    edit(folder, encoder={"name": "resnet50", "config": {"depth": 50}})
+
+
+def edit(folder, **changes):
+    file = folder / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_missing, "does not exist; give a checkpoint directory"),
+        (damage_truncated, "encoder.safetensors"),
+        (damage_altered, "encoder.safetensors"),
+        (damage_manifest, "manifest.json is not complete JSON"),
+        (damage_format, "has format 2, this unveil-backbones reads 1; upgrade"),
+        (damage_architecture, "resnet50"),
+    ],
+)
+def test_a_bad_checkpoint_is_refused_before_any_work_and_earlier_results_stay(
+    options, mae_checkpoint, tmp_path, damage, message
+):
+    run(options, load=loader(ToyTask()))
+    before = (options.output_path / "results.jsonl").read_bytes()
+    bad = shutil.copytree(mae_checkpoint, tmp_path / "bad")
+    edit(bad, seed=77)  # another checkpoint than the one already evaluated
+    damage(bad)
+    task = ToyTask()
+    with pytest.raises(CheckpointInputError, match=message) as caught:
+        run(replace(options, ckpt=(mae_checkpoint, bad), seeds=(0, 1)), load=loader(task))
+    assert str(caught.value).startswith("--ckpt")
+    assert "\n" not in str(caught.value)
+    assert task.contexts == []
+    assert (options.output_path / "results.jsonl").read_bytes() == before
+
+
+def test_an_output_path_that_is_a_file_is_refused(options):
+    options.output_path.write_text("")
+    with pytest.raises(OutputError, match=r"cannot write --output-path .*out: .*; earlier results are intact"):
+        run(options, load=loader(ToyTask()))
+
+
+def test_a_read_only_output_path_is_refused(options, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    # Permissions would not stop root, who runs tests in containers.
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    task = ToyTask()
+    with pytest.raises(
+        OutputError, match=r"cannot write --output-path .*out: Read-only file system; .* choose a folder"
+    ):
+        run(options, load=loader(task))
+    assert task.contexts == []
+
+
+@pytest.mark.parametrize("what", ["results.jsonl", "parquet"])
+def test_a_disk_that_fills_up_stops_the_run_and_earlier_rows_stay(options, monkeypatch, what):
+    run(options, load=loader(ToyTask()))
+    before = (options.output_path / "results.jsonl").read_bytes()
+
+    def refuse(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if what == "parquet":
+        monkeypatch.setattr(Path, "replace", refuse)
+    else:
+        monkeypatch.setattr(os, "fsync", refuse)
+    options = replace(options, seeds=(0, 1))
+    if what == "parquet":
+        with pytest.raises(OutputError, match="No space left on device; earlier results are intact"):
+            run(options, load=loader(ToyTask()))
+    else:
+        with pytest.raises(OutputError, match=r"results\.jsonl: No space left on device; earlier rows are intact"):
+            run(options, load=loader(ToyTask()))
+    monkeypatch.undo()
+    assert (options.output_path / "results.jsonl").read_bytes() == before
+    assert run(options, load=loader(ToyTask())).num_run == 1
+
+
+def test_a_claim_is_held_by_one_process_and_ends_with_it(tmp_path):
+    lock = tmp_path / "work" / "cell.lock"
+    program = f"""
+import sys
+from pathlib import Path
+from unveil_evalharness.cells import claim
+with claim(Path({str(lock)!r}), wait=False) as mine:
+    print(mine, flush=True)
+    sys.stdin.read()
+"""
+    other = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "True\n"
+    with claim(lock, wait=False) as mine:
+        assert not mine
+    other.kill()
+    other.communicate()
+    with claim(lock, wait=True) as mine:
+        assert mine
+    assert list(lock.parent.iterdir()) == []
+
+
+def test_a_damaged_result_file_stops_the_run_and_is_not_touched(options):
+    run(options, load=loader(ToyTask()))
+    path = options.output_path / "results.jsonl"
+    path.write_text("garbage\n" + path.read_text())
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"results\.jsonl:1 is not a JSON line"):
+        run(options, load=loader(ToyTask()))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ckpt": ()}, "--ckpt is empty"),
+        ({"tasks": ()}, "--tasks is empty"),
+        ({"seeds": ()}, "--seeds is empty"),
+        ({"limit": 0}, "--limit must be at least 1, got 0"),
+        ({"batch_size": -1}, "--batch-size must be at least 1, got -1"),
+        ({"seeds": (0, -2)}, "--seeds must not be negative, got -2"),
+    ],
+)
+def test_impossible_options(options, change, message):
+    with pytest.raises(UsageError, match=message):
+        replace(options, **change)
+
+
+def test_foreign_rows_in_the_same_file_do_not_matter(options):
+    summary = run(options, load=loader(ToyTask()))
+    foreign = [replace(row, checkpoint_sha256="f" * 64) for row in summary.rows]
+    append_rows(options.output_path / "results.jsonl", foreign)
+    again = run(options, load=loader(ToyTask()))
+    assert again.rows == summary.rows
