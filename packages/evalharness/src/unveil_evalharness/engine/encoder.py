@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unveil_backbones.base import Encoder
+    import unveil_backbones.base
 
 __all__ = ["fresh_encoder", "scaled_windows"]
 
@@ -24,7 +24,9 @@ def scaled_windows(windows: list[int], *, pretraining: int, finetuning: int) -> 
     return [window * finetuning // pretraining for window in windows]
 
 
-def fresh_encoder(encoder: "Encoder", *, drop_path: float, image_side: int | None = None) -> "Encoder":
+def fresh_encoder(
+    encoder: "unveil_backbones.base.Encoder", *, drop_path: float, image_side: int | None = None
+) -> "unveil_backbones.base.Encoder":
     """A new encoder with the weights of `encoder`; `encoder` itself stays as it is.
 
     Args:

@@ -8,7 +8,7 @@ Biases, norm scales and what ``encoder.no_weight_decay()`` names are not decayed
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from unveil_evalharness.errors import ProtocolError
 __all__ = ["LayeredEncoder", "OptimiserSettings", "build_optimiser", "parameter_groups", "schedule"]
 
 
+@runtime_checkable
 class LayeredEncoder(Protocol):
     """The part of ``unveil_backbones.Encoder`` that layer decay needs."""
 

@@ -19,7 +19,7 @@ import torch
 from unveil_evalharness.engine.stream import Purpose, derive_seed, seed_globals
 
 if TYPE_CHECKING:
-    from mmengine.logging import MMLogger
+    import mmengine.logging
 
 __all__ = ["Session", "session"]
 
@@ -34,7 +34,7 @@ class Session:
     """mmengine's default registry scope: ``"mmengine"``, ``"mmdet"`` or ``"mmseg"``."""
     work_dir: Path
     seed: int
-    logger: "MMLogger"
+    logger: "mmengine.logging.MMLogger"
     """Writes to ``<work_dir>/train.log`` only."""
 
 

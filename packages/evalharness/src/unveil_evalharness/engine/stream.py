@@ -10,7 +10,7 @@ import enum
 import random
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class Purpose(enum.IntEnum):
     SUBSET = 5
 
 
+@runtime_checkable
 class Indexable(Protocol):
     """A finite map-style dataset."""
 

@@ -1,18 +1,17 @@
 """Reads an ImageFolder: ``imagenet/{train,val}/<class>/<image>``; the sorted folder names are the classes."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch.utils.data import Dataset
 
 from unveil_evalharness.engine.stream import Purpose, derive_seed
 from unveil_evalharness.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["FolderImages", "ImageFolder", "balanced", "folder_hash", "open_image", "read_folders", "reduced"]
 
@@ -121,12 +120,10 @@ def open_image(path: Path) -> Image.Image:
             # Pillow warns when a palette with transparency is converted to RGB in one step.
             return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(
-            f"cannot decode {path} ({error}); replace the file or remove it from the data set"
-        ) from error
+        raise DataError(f"cannot decode {path} ({error}); replace the file or remove it from the data set") from error
 
 
-class FolderImages:
+class FolderImages(Dataset[dict[str, Any]]):
     """A map-style dataset over an `ImageFolder`: ``{"inputs": tensor [3, h, w], "targets": int, "indices": int}``.
 
     Args:
@@ -136,9 +133,7 @@ class FolderImages:
             file every time.
     """
 
-    def __init__(
-        self, folder: ImageFolder, transform: "Callable[[Image.Image], Any]", *, kept_side: int | None
-    ) -> None:
+    def __init__(self, folder: ImageFolder, transform: Callable[[Image.Image], Any], *, kept_side: int | None) -> None:
         self.folder = folder
         self.transform = transform
         self.kept_side = kept_side

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
-from timm.data import Mixup
+from timm.data.mixup import Mixup
 from torch import Tensor, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from unveil_backbones.base import Encoder
+    import unveil_backbones.base
 
 __all__ = ["Classifier", "OutcomeCollector", "build_mixup", "collate"]
 
@@ -20,7 +20,7 @@ _TOP = 5
 
 
 def build_mixup(*, mixup: float, cutmix: float, label_smoothing: float, num_classes: int) -> Mixup | None:
-    """timm's mixup and CutMix, one of the two per batch; None when both are off."""
+    """Timm's mixup and CutMix, one of the two per batch; None when both are off."""
     if not mixup and not cutmix:
         return None
     return Mixup(
@@ -41,7 +41,9 @@ class Classifier(BaseModel):
         mixup: applied to training batches, or None.
     """
 
-    def __init__(self, encoder: "Encoder", *, num_classes: int, label_smoothing: float, mixup: Mixup | None) -> None:
+    def __init__(
+        self, encoder: "unveil_backbones.base.Encoder", *, num_classes: int, label_smoothing: float, mixup: Mixup | None
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.width, num_classes)
@@ -54,17 +56,17 @@ class Classifier(BaseModel):
         """The vector that the head sees."""
         return self.encoder(images)
 
-    def forward(
-        self, inputs: Float[Tensor, "b c h w"], targets: Int[Tensor, " b"], indices: Int[Tensor, " b"], mode: str
-    ) -> Any:
+    def forward(self, inputs: Float[Tensor, "b c h w"], data_samples: Any = None, mode: str = "tensor") -> Any:
         """The loss (``mode="loss"``) or per-image outcomes (``mode="predict"``).
 
         Args:
             inputs: normalised images.
-            targets: labels.
-            indices: positions in the folder, kept with the outcomes.
-            mode: ``"loss"`` or ``"predict"``.
+            data_samples: ``{"targets": labels, "indices": positions in the folder}``, int64 [b] each.
+            mode: ``"loss"``, ``"predict"``, or ``"tensor"`` for the logits alone.
         """
+        if mode == "tensor":
+            return self.head(self.pooled(inputs)).float()
+        targets, indices = data_samples["targets"], data_samples["indices"]
         if mode == "loss":
             return {"loss": self._loss(inputs, targets)}
         logits = self.head(self.pooled(inputs)).float()
@@ -108,10 +110,12 @@ class OutcomeCollector(BaseMetric):
         return {"acc1": sum(outcome["correct"] for outcome in results) / len(results)}
 
 
-def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Samples of `FolderImages` as one batch."""
     return {
         "inputs": torch.stack([sample["inputs"] for sample in samples]),
-        "targets": torch.tensor([sample["targets"] for sample in samples]),
-        "indices": torch.tensor([sample["indices"] for sample in samples]),
+        "data_samples": {
+            "targets": torch.tensor([sample["targets"] for sample in samples]),
+            "indices": torch.tensor([sample["indices"] for sample in samples]),
+        },
     }

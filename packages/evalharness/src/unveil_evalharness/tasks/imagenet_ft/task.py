@@ -1,10 +1,12 @@
 """``imagenet_ft``: fine-tune the whole encoder on an ImageFolder and test it."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch.utils.data import DataLoader
 
 from unveil_evalharness.engine.batch import BatchPlan, plan_batch
 from unveil_evalharness.engine.encoder import fresh_encoder
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
     import polars
     import unveil_backbones.manifest
 
-    from unveil_evalharness.tasks.imagenet_ft.model import Classifier
+    import unveil_evalharness.tasks.imagenet_ft.model
 
 __all__ = ["ImagenetFineTune"]
+
+Collate = Callable[[list[Any]], Any]
 
 _TOP = 5
 _CHECKPOINTS_PER_RUN = 20
@@ -107,7 +111,7 @@ class ImagenetFineTune:
 def _batch(protocol: ImagenetProtocol, requested: int | None) -> BatchPlan:
     plan = plan_batch(total=protocol.batch_size, requested=requested)
     if (protocol.mixup or protocol.cutmix) and plan.size % 2:
-        raise ProtocolError(f"--batch-size {plan.size} is odd, but mixup pairs the images of a batch; choose an even one")
+        raise ProtocolError(f"--batch-size {plan.size} is odd, but mixup pairs images; choose an even one")
     return plan
 
 
@@ -132,7 +136,9 @@ def _plan(protocol: ImagenetProtocol, *, num_images: int, accumulate: int) -> Tr
     )
 
 
-def _classifier(context: TaskContext, *, num_classes: int) -> "tuple[Classifier, float]":
+def _classifier(
+    context: TaskContext, *, num_classes: int
+) -> "tuple[unveil_evalharness.tasks.imagenet_ft.model.Classifier, float]":
     """The classifier with the checkpoint's weights, past both gates, and its load coverage."""
     from unveil_evalharness.tasks.imagenet_ft.model import Classifier, build_mixup
 
@@ -180,7 +186,7 @@ class _Loaders:
         longer = max(image_size(self._protocol, self._preprocessing))
         self._kept_side = 2 * longer if self._protocol.in_memory else None
 
-    def train(self, folder: ImageFolder, collate):  # noqa: ANN001, ANN202
+    def train(self, folder: ImageFolder, collate: Collate) -> DataLoader[Any]:
         images = FolderImages(
             folder, training_transform(self._protocol, self._preprocessing), kept_side=self._kept_side
         )
@@ -193,9 +199,7 @@ class _Loaders:
             pin_memory=self._pin,
         )
 
-    def val(self, folder: ImageFolder, collate):  # noqa: ANN001, ANN202
-        from torch.utils.data import DataLoader
-
+    def val(self, folder: ImageFolder, collate: Collate) -> DataLoader[Any]:
         images = FolderImages(folder, test_transform(self._protocol, self._preprocessing), kept_side=None)
         return DataLoader(
             images,
@@ -206,8 +210,8 @@ class _Loaders:
         )
 
 
-def _samples(val: ImageFolder, outcomes: list[dict], data_root: Path) -> "polars.DataFrame":
-    """One row per validation image: ``image`` (path under the data root), ``label``, ``prediction``, ``correct``, ..."""
+def _samples(val: ImageFolder, outcomes: list[dict[str, Any]], data_root: Path) -> "polars.DataFrame":
+    """One row per validation image: its path under the data root, the class names, whether top 1 and top 5 hit."""
     import polars
 
     return polars.DataFrame(
