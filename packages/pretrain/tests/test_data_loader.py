@@ -11,6 +11,9 @@ from PIL import Image
 from unveil_pretrain.data import ImageDataset, PairDataset, ShardDataset, step_indices, train_batches, val_batches
 from unveil_pretrain.errors import ConfigError, DataError
 
+# Python 3.12 and later say so when a process with threads (a progress bar's, a thread pool's) forks its workers.
+pytestmark = pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+
 
 def jpeg(number):
     pixels = np.random.default_rng(number).integers(0, 255, (24, 20, 3), dtype=np.uint8)

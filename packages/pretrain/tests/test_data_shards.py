@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import pickle
 import tarfile
 
 import numpy as np
@@ -82,6 +83,13 @@ def test_files_are_grouped_as_webdataset_groups_them(tmp_path):
     ]
     assert mine == theirs
     assert dataset.keys == ("a/b.c/one", "two", "one", "two")
+
+
+def test_a_dataset_can_be_sent_to_a_worker(shards):
+    dataset = ShardDataset(f"{shards}/part-{{0..2}}.tar").subset(7, seed=0)
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert list(copy) == list(dataset)
+    assert copy.content_hash == dataset.content_hash
 
 
 def test_sample_ids_are_the_digest_of_the_key(shards):
