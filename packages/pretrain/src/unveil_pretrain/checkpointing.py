@@ -75,9 +75,7 @@ def save_checkpoint(run: Run, position: Position) -> None:
         manifest=manifest,
         heads=objective.heads(),
         tokenizer_json=objective.tokenizer_json,
-        extra=lambda folder: save_train_state(
-            folder, model=objective, optimizer=run.optimizer, position=position
-        ),
+        extra=lambda folder: save_train_state(folder, model=objective, optimizer=run.optimizer, position=position),
     )
     run.folder.drop_old_train_states()
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import tyro
 from unveil_backbones import BackboneError
@@ -18,6 +18,8 @@ from unveil_pretrain.run import DeviceName
 from unveil_pretrain.scenes import ScenesConfig, build_scenes
 
 __all__ = ["FlipCommand", "MimCommand", "Place", "main"]
+
+_Config = TypeVar("_Config", MimConfig, FlipConfig)
 
 _USAGE = """\
 usage: pretrain COMMAND ...
@@ -33,6 +35,7 @@ usage: pretrain COMMAND ...
 
 The same command again continues an interrupted run, and says so if it is finished.
 """
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
@@ -52,7 +55,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MimCommand:
-    """Masked image modelling: settings of a run and where it happens."""
+    """Masked image modelling. The same command again continues an interrupted run."""
 
     place: Place
     config: MimConfig
@@ -60,7 +63,7 @@ class MimCommand:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlipCommand:
-    """Masked image-text training: settings of a run and where it happens."""
+    """Masked image-text training. The same command again continues an interrupted run."""
 
     place: Place
     config: FlipConfig
@@ -81,12 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _dispatch(given: Sequence[str]) -> None:
     match given:
-        case [] | ["-h" | "--help", *_]:
+        case [] | ["-h" | "--help", *_] | ["mim" | "flip", "-h" | "--help", *_]:
             print(_USAGE, end="")
         case ["mim", *rest]:
-            _train(MimCommand, MIM_RECIPES, "mim", rest)
+            mim = MimCommand(place=_required(), config=_recipe("mim", MIM_RECIPES, rest))
+            _train("mim", mim, rest)
         case ["flip", *rest]:
-            _train(FlipCommand, FLIP_RECIPES, "flip", rest)
+            flip = FlipCommand(place=_required(), config=_recipe("flip", FLIP_RECIPES, rest))
+            _train("flip", flip, rest)
         case ["scenes", *rest]:
             folder = build_scenes(tyro.cli(ScenesConfig, prog="pretrain scenes", args=list(rest)))
             print(folder)
@@ -96,34 +101,31 @@ def _dispatch(given: Sequence[str]) -> None:
             raise ConfigError(f"there is no command {command!r}; give mim, flip, scenes or ls, or --help")
 
 
-def _train(
-    command: type[MimCommand] | type[FlipCommand],
-    recipes: Mapping[str, Callable[[], MimConfig]] | Mapping[str, Callable[[], FlipConfig]],
-    name: str,
-    given: Sequence[str],
-) -> None:
-    if not given or given[0].startswith("-"):
-        print(f"usage: pretrain {name} RECIPE --out DIR --train-data SHARDS --val-data SHARDS ...\n")
-        print(f"recipes: {', '.join(recipes)}")
-        print(f"`pretrain {name} {next(iter(recipes))} --help` lists every setting.")
-        if not {"-h", "--help"}.intersection(given):
-            raise ConfigError(f"pretrain {name} needs a recipe; give one of {', '.join(recipes)}")
-        return
-    recipe = given[0]
-    if recipe not in recipes:
-        raise ConfigError(f"there is no recipe {recipe!r}; give one of {', '.join(recipes)}")
-    # The three required flags; the other defaults of Place hold.
-    place = Place(out=tyro.MISSING, train_data=tyro.MISSING, val_data=tyro.MISSING)
-    options = tyro.cli(
-        command,
-        default=command(place=place, config=recipes[recipe]()),
+def _recipe(name: str, recipes: Mapping[str, Callable[[], _Config]], given: Sequence[str]) -> _Config:
+    """The settings of the recipe that the first argument names."""
+    if given and given[0] in recipes:
+        return recipes[given[0]]()
+    what = f"there is no recipe {given[0]!r}" if given else f"pretrain {name} needs a recipe"
+    raise ConfigError(f"{what}; give one of {', '.join(recipes)}; `pretrain {name} RECIPE --help` lists its settings")
+
+
+def _required() -> Place:
+    """A place whose three required flags are still open."""
+    return Place(out=tyro.MISSING, train_data=tyro.MISSING, val_data=tyro.MISSING)
+
+
+def _train(name: str, default: MimCommand | FlipCommand, given: Sequence[str]) -> None:
+    """Run the command line `pretrain NAME RECIPE FLAGS`."""
+    command = tyro.cli(
+        type(default),
+        default=default,
         args=list(given[1:]),
-        prog=f"pretrain {name} {recipe}",
+        prog=f"pretrain {name} {given[0]}",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    place = options.place
+    place = command.place
     train(
-        options.config,
+        command.config,
         out=place.out,
         train_data=place.train_data,
         val_data=place.val_data,

@@ -35,7 +35,7 @@ class RunConfig:
     batch_size: int
     """Images per update."""
     num_unique: int = 0
-    """Number of different training images to use, a seeded subset; 0 uses all. A smaller subset lies in a larger one."""
+    """Number of training images to use, a seeded subset; 0 uses all. A smaller subset lies in a larger one."""
     seed: int = 0
     """Seed of initialisation, order, crops, masks and the subset."""
 

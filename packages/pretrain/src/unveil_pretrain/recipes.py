@@ -82,7 +82,7 @@ def tiny_flip() -> FlipConfig:
 
 
 def simmim_swinv2_s() -> MimConfig:
-    """The data-scaling study's SwinV2-S (arXiv:2206.04664): 192 pixels, window-normalised target, batch 2048, 125K steps.
+    """SwinV2-S of the data-scaling study (arXiv:2206.04664): 192 pixels, normalised target, batch 2048, 125K steps.
 
     Base rate, warm-up, drop path and the drop at 7/8 of the run are those of the released SwinV2-B configuration.
     """

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from unveil_backbones import CheckpointError
 from unveil_backbones.manifest import MANIFEST_NAME, ValPoint, read_manifest
 
 from unveil_pretrain.config import first_difference
@@ -166,7 +165,12 @@ def git_commit() -> str | None:
     """The commit this package is checked out at, or None where it is installed from a wheel."""
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
         )
         tracked = subprocess.run(
             ["git", "ls-files", "--error-unmatch", Path(__file__).name],
@@ -203,7 +207,9 @@ def _whole_lines(file: Path) -> list[dict]:
         try:
             rows.append(json.loads(line))
         except ValueError as error:
-            raise ResumeError(f"{file}, line {number} is not JSON ({error}); remove the line, or give a new --out") from error
+            raise ResumeError(
+                f"{file}, line {number} is not JSON ({error}); remove the line, or give a new --out"
+            ) from error
     return rows
 
 

@@ -11,8 +11,8 @@ from unveil_backbones.manifest import Passport
 from unveil_pretrain.config import FlipConfig, MimConfig, RunConfig, config_to_json
 from unveil_pretrain.data import ImageDataset, PairDataset, ShardDataset
 from unveil_pretrain.errors import ConfigError
-from unveil_pretrain.objectives.base import BuildContext, Objective
 from unveil_pretrain.inputs import Normaliser
+from unveil_pretrain.objectives.base import BuildContext, Objective
 from unveil_pretrain.optim import build_optimizer
 from unveil_pretrain.record import RunFolder
 from unveil_pretrain.train_state import Position, load_train_state

@@ -58,7 +58,7 @@ def save_train_state(folder: Path, *, model: nn.Module, optimizer: torch.optim.O
     """
     target = folder / TRAIN_STATE
     target.mkdir()
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     tensors = {
         f"{key}/{names[parameter]}": value.detach().cpu().contiguous()
         for parameter, state in optimizer.state.items()
@@ -67,7 +67,9 @@ def save_train_state(folder: Path, *, model: nn.Module, optimizer: torch.optim.O
     try:
         save_file(tensors, target / _OPTIMIZER)
     except SafetensorError as error:  # also what a full disk ends in
-        raise OutputError(f"cannot write the training state ({error}); free some space and repeat the command") from error
+        raise OutputError(
+            f"cannot write the training state ({error}); free some space and repeat the command"
+        ) from error
     (target / _POSITION).write_text(json.dumps(asdict(position)) + "\n", encoding="utf-8")
 
 
@@ -95,7 +97,7 @@ def load_train_state(folder: Path, *, model: nn.Module, optimizer: torch.optim.O
     for full_name, value in tensors.items():
         key, name = full_name.split("/", 1)
         by_name.setdefault(name, {})[key] = value
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     if set(by_name) - set(order) or (by_name and set(order) - set(by_name)):
         raise ResumeError(f"{source} belongs to another model; continue with the settings the run was started with")

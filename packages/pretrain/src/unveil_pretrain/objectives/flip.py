@@ -82,9 +82,7 @@ class FLIPConfig(ObjectiveConfig):
         )
         text = create_text(self.text, vocab_size=tokenizer.vocab_size, length=self.text_length)
         pair = ImageTextPair(encoder, text, self.embed_dim)
-        return FLIP(
-            pair, tokenizer, RandomMask(self.mask_ratio), context.image_size, negative_pool=self.negative_pool
-        )
+        return FLIP(pair, tokenizer, RandomMask(self.mask_ratio), context.image_size, negative_pool=self.negative_pool)
 
 
 class FLIP(Objective):
@@ -179,6 +177,4 @@ class FLIP(Objective):
 
 def _chunk(inputs: Inputs, start: int, stop: int) -> Inputs:
     captions: Sequence[str] | None = None if inputs.captions is None else inputs.captions[start:stop]
-    return Inputs(
-        inputs.images[start:stop], inputs.sample_ids[start:stop], inputs.epochs[start:stop], captions
-    )
+    return Inputs(inputs.images[start:stop], inputs.sample_ids[start:stop], inputs.epochs[start:stop], captions)
