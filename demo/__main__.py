@@ -15,7 +15,7 @@ from demo.real_data import RealDataError, lay_out
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
-    parser.add_argument("--out", type=Path, default=None, help="everything the demo writes (default: runs/demo[-<data>])")
+    parser.add_argument("--out", type=Path, default=None, help="everything it writes (default: runs/demo[-<data>])")
     parser.add_argument("--data", type=Path, default=None, help="a folder of real images instead of the digit scenes")
     parser.add_argument("--lanes", type=int, default=min(2, os.cpu_count() or 1), help="commands run at the same time")
     parser.add_argument("--num-unique", type=int, nargs="+", default=list(Budget.num_unique), help="data sizes")
@@ -34,12 +34,12 @@ def _stop(failures: Sequence[CellFailure]) -> None:
 
 def _prepare_data(out: Path, data: Path | None) -> Path:
     """The data root: the digit scenes, or the real sets of the given folder."""
-    if data is None:
-        root = out / "data"
-        command = (sys.executable, "-m", "unveil_pretrain", "scenes", "--out", str(root))
-        _stop(run_cells("data", [Cell(name="digit scenes", command=command, log=out / "logs" / "scenes.log")], num_lanes=1))
-        return root
     root = out / "data"
+    if data is None:
+        command = (sys.executable, "-m", "unveil_pretrain", "scenes", "--out", str(root))
+        cell = Cell(name="digit scenes", command=command, log=out / "logs" / "scenes.log")
+        _stop(run_cells("data", [cell], num_lanes=1))
+        return root
     for role, source in lay_out(data, root).items():
         print(f"data: {role:9s} <- {source.path} ({source.num_train} training files)", file=sys.stderr)
     return root

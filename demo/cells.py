@@ -49,10 +49,16 @@ class _Screen:
 
     def __init__(self, title: str, cells: Sequence[Cell], num_lanes: int) -> None:
         self._live = sys.stderr.isatty()
-        self._total = tqdm(total=sum(cell.weight for cell in cells), desc=title, position=0, disable=not self._live,
-                           bar_format="{desc}: {percentage:3.0f}%|{bar:30}| {elapsed}<{remaining} {postfix}")
+        self._total = tqdm(
+            total=sum(cell.weight for cell in cells),
+            desc=title,
+            position=0,
+            disable=not self._live,
+            bar_format="{desc}: {percentage:3.0f}%|{bar:30}| {elapsed}<{remaining} {postfix}",
+        )
         self._lanes = [
-            tqdm(position=1 + lane, bar_format="{desc}", leave=False, disable=not self._live) for lane in range(num_lanes)
+            tqdm(position=1 + lane, bar_format="{desc}", leave=False, disable=not self._live)
+            for lane in range(num_lanes)
         ]
         self._title, self._num_cells, self._num_done = title, len(cells), 0
         self._lock = threading.Lock()

@@ -57,14 +57,11 @@ def pretraining_cells(data_root: Path, out: Path, budget: Budget) -> list[Cell]:
 def evaluation_cells(data_root: Path, out: Path, pretraining: list[Cell], budget: Budget) -> list[Cell]:
     """One `evalharness run` command per checkpoint; all of them append to the same results."""
     limit = () if budget.limit is None else ("--limit", str(budget.limit))
-    return [
-        Cell(
-            name=cell.name,
-            command=(
-                *_program("evalharness"), "run", "--ckpt", str(out / "pretrain" / cell.name), "--suite", "quick",
-                "--data-root", str(data_root), "--output-path", str(out / "eval"), *limit,
-            ),  # fmt: skip
-            log=out / "logs" / f"eval-{cell.name}.log",
-        )
-        for cell in pretraining
-    ]
+    cells = []
+    for cell in pretraining:
+        command = (
+            *_program("evalharness"), "run", "--ckpt", str(out / "pretrain" / cell.name), "--suite", "quick",
+            "--data-root", str(data_root), "--output-path", str(out / "eval"), *limit,
+        )  # fmt: skip
+        cells.append(Cell(name=cell.name, command=command, log=out / "logs" / f"eval-{cell.name}.log"))
+    return cells

@@ -82,7 +82,9 @@ def find_sources(folder: Path) -> dict[str, Source]:
         raise RealDataError(f"DATA={folder} is not a folder; give one that holds the layouts of docs/tutorial.md")
     found: dict[str, Source] = {}
     for role, size in _LAYOUTS:
-        sources = [Source(role=role, path=path, num_train=size(path)) for path in sorted(folder.iterdir()) if path.is_dir()]
+        sources = [
+            Source(role=role, path=path, num_train=size(path)) for path in sorted(folder.iterdir()) if path.is_dir()
+        ]
         usable = [source for source in sources if source.num_train]
         if usable:
             # The benchmark's own name first ("coco" before "nuclei_coco"), then a name that begins so, then size.
@@ -92,7 +94,9 @@ def find_sources(folder: Path) -> dict[str, Source]:
             )
     missing = [role for role, _ in _LAYOUTS if role not in found]
     if missing:
-        raise RealDataError(f"{folder} holds no {', '.join(missing)} layout; see docs/tutorial.md, section 'Your own images'")
+        raise RealDataError(
+            f"{folder} holds no {', '.join(missing)} layout; see docs/tutorial.md, section 'Your own images'"
+        )
     return found
 
 
@@ -117,7 +121,9 @@ def _write_shards(images: Path, pattern: Path) -> None:
     with webdataset.ShardWriter(str(pattern), maxcount=_SAMPLES_PER_SHARD, verbose=0) as writer:
         for key, path in _labelled_images(images):
             extension = "png" if path.suffix.lower() == ".png" else "jpg"
-            writer.write({"__key__": key, extension: path.read_bytes(), "json": json.dumps({"source": path.name}).encode()})
+            writer.write(
+                {"__key__": key, extension: path.read_bytes(), "json": json.dumps({"source": path.name}).encode()}
+            )
 
 
 def lay_out(folder: Path, destination: Path) -> dict[str, Source]:

@@ -51,8 +51,9 @@ def pretrain_command(kind: str, recipe: str, out: Path, shard_folder: Path, *mor
 def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
     root = tmp_path_factory.mktemp("road")
     folders = Road(data=root / "data", simmim=root / "simmim", flip=root / "flip", results=root / "eval")
-    sizes = ("--num-train", 64, "--num-val", 32, "--num-imagenet-train", 60, "--num-imagenet-val", 40,
-             "--num-dense-train", 16, "--num-dense-val", 8)  # fmt: skip
+    sizes = ("--num-train", 64, "--num-val", 32, "--num-classification-train", 60, "--num-classification-val", 40,
+             "--num-detection-train", 16, "--num-detection-val", 8,
+             "--num-segmentation-train", 16, "--num-segmentation-val", 8)  # fmt: skip
     succeed("unveil_pretrain", "scenes", "--out", folders.data, *sizes)
     succeed(*pretrain_command("mim", "tiny_simmim", folders.simmim, folders.data / "shards" / "images"))
     succeed(*pretrain_command("flip", "tiny_flip", folders.flip, folders.data / "shards" / "pairs"))
@@ -98,7 +99,9 @@ def test_limited_rows_say_so_and_carry_provenance(evaluated: Road) -> None:
 
 
 def test_trained_tasks_loaded_every_encoder_tensor(evaluated: Road) -> None:
-    coverage = [row["load_coverage"] for row in rows(evaluated) if row["status"] == "ok" and row["task"] != "zs_retrieval"]
+    coverage = [
+        row["load_coverage"] for row in rows(evaluated) if row["status"] == "ok" and row["task"] != "zs_retrieval"
+    ]
     assert coverage
     assert set(coverage) == {1.0}
 
