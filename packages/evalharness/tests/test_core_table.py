@@ -32,13 +32,14 @@ def test_the_table():
         replace(ROW, metric="toy.loss", higher_is_better=False, value=12.34567, baseline=None, standard_error=None),
         replace(ROW, label="flip|x", task="other", metric="other.score", status="failed", value=None, n=0),
     ]
+    rows[2] = replace(rows[2], baseline=None, standard_error=None)
     assert format_table(rows) == "\n".join(
         [
             "| Checkpoint   | Task  | Version | Metric |   |   Value |   | Stderr | Baseline |  n | Status |",
             "|--------------|-------|--------:|--------|---|--------:|---|-------:|---------:|---:|--------|",
             "| mae vit_tiny | toy   |       3 | score  | ↑ |  0.5000 | ± | 0.0312 |   0.2500 | 40 | ok     |",
             "|              |       |         | loss   | ↓ | 12.3457 | ± |    N/A |          | 40 | ok     |",
-            "| flip\\|x      | other |       3 |        |   |         |   |        |   0.2500 |    | failed |",
+            "| flip\\|x      | other |       3 |        |   |         |   |        |          |    | failed |",
         ]
     )
 

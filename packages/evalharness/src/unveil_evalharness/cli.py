@@ -163,16 +163,21 @@ def _parse(kind: type[_Options], command: str, arguments: list[str], *, comma_li
 
 
 def _plain(box: str) -> str:
-    """The first paragraph inside the box that tyro draws around a complaint, on one line."""
+    """What tyro complains about, on one line, without the frame it draws around it.
+
+    The frame is made of box characters, or of ASCII where stdout is not UTF-8; then the title is a part of its own.
+    """
     lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    if lines and lines[0].startswith("Missing from"):
-        return "missing " + ", ".join(line.split()[0] for line in lines if line.startswith("--"))
-    words = []
+    parts: list[list[str]] = [[]]
     for line in lines:
-        if line.startswith("────"):
-            break
-        words.append(line)
-    return re.sub(r"^Error parsing \w+Options: ", "", " ".join(" ".join(words).split()))
+        if len(line) > 3 and not line.strip("─-"):
+            parts.append([])
+        elif line:
+            parts[-1].append(line)
+    body = parts[0] if "╭" in box or len(parts) == 1 else parts[1]
+    if body and body[0].startswith("Missing from"):
+        return "missing " + ", ".join(line.split()[0] for line in body if line.startswith("--"))
+    return re.sub(r"^Error parsing \w+Options: ", "", " ".join(" ".join(body).split()))
 
 
 def _comma_list_registry() -> "tyro.constructors.ConstructorRegistry":

@@ -86,16 +86,35 @@ class TaskContext:
 
 @runtime_checkable
 class Task(Protocol):
-    """A downstream evaluation."""
+    """A downstream evaluation.
 
-    name: str
-    version: int
-    """Raise it whenever a change may move a number."""
-    description: str
-    """One line for ``evalharness ls``."""
-    metrics: tuple[MetricSpec, ...]
-    requires: tuple[str, ...]
-    """Import names of optional dependencies, such as ``"mmdet"``."""
+    The properties below are plain class attributes in practice.
+    """
+
+    @property
+    def name(self) -> str:
+        """Spelled as in `load_task`."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Raise it whenever a change may move a number."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """One line for ``evalharness ls``."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[MetricSpec, ...]:
+        """What `run` returns, every one of them each time."""
+        ...
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Import names of optional dependencies, such as ``"mmdet"``."""
+        ...
 
     def protocol(self, suite: str) -> Any:
         """The frozen protocol dataclass of a suite; `UnknownSuiteError` for any other name."""
