@@ -170,7 +170,9 @@ def train_state(path: str | Path) -> Path:
         CheckpointError: A file of it is missing or was changed.
     """
     folder = resolve_checkpoint(path)
-    files = {name: digest for name, digest in read_manifest(folder).files.items() if name.startswith(_TRAIN_STATE)}
+    files = {
+        name: digest for name, digest in read_manifest(folder).files.items() if name.startswith(f"{_TRAIN_STATE}/")
+    }
     if not files:
         raise CheckpointNotFoundError(
             f"{folder} has no {_TRAIN_STATE}; it can be evaluated but not resumed; use a checkpoint of the run itself"

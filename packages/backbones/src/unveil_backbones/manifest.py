@@ -104,15 +104,24 @@ class Manifest:
         return f"{self.objective} {self.encoder.name} u={self.unique_samples} s={self.step}"
 
     def to_json(self) -> str:
-        """Return the text of ``manifest.json``; equal manifests give equal text."""
+        """Return the text of ``manifest.json``; equal manifests give equal text.
+
+        Raises:
+            ManifestError: A value has no JSON form, for instance the NaN loss of a diverged run.
+        """
         record = {
             **asdict(self),
             "preprocessing": self.preprocessing.to_json(),
             "val": [point.to_json() for point in self.val],
             "passport": None if self.passport is None else self.passport.to_json(),
         }
-        # NaN is no JSON: a diverged run must fail when it is written and not when it is read.
-        return json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        try:
+            return json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        except (ValueError, TypeError) as error:
+            raise ManifestError(
+                f"the manifest of {self.label} holds a value without JSON form ({error}); values are finite numbers, "
+                "text, lists and objects; leave out the point of a diverged run"
+            ) from error
 
     @classmethod
     def from_json(cls, text: str, where: str = MANIFEST_NAME) -> "Manifest":
