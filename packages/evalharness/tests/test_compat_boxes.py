@@ -58,7 +58,9 @@ def test_nms_of_nothing_is_nothing(backend):
     assert kept.shape == (0,)
 
 
-def test_nms_equals_the_definition_on_many_boxes(backend):
+@pytest.mark.parametrize("block", [7, 512])
+def test_nms_equals_the_definition_on_many_boxes(backend, block, monkeypatch):
+    monkeypatch.setattr(boxes, "_ROWS_AT_ONCE", block)
     generator = torch.Generator().manual_seed(0)
     low = torch.rand(300, 2, generator=generator) * 40
     many = torch.cat([low, low + torch.rand(300, 2, generator=generator) * 20 + 1], dim=1)

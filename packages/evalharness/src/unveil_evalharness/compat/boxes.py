@@ -19,6 +19,7 @@ from unveil_evalharness.compat.kernels import torchvision_kernels
 __all__ = ["bbox_overlaps", "nms", "nms_match", "softnms"]
 
 _LINEAR, _GAUSSIAN = 1, 2
+_ROWS_AT_ONCE = 512  # bounds the matrix of overlaps
 
 
 def nms(
@@ -58,7 +59,7 @@ def nms_match(dets: Float[Tensor, "n 5"], iou_threshold: float) -> list[list[int
     groups = []
     while len(waiting):
         leader, rest = waiting[0], waiting[1:]
-        joins = boxes.overlap(leader, rest) >= iou_threshold
+        joins = boxes.overlap(waiting[:1], rest)[0] >= iou_threshold
         groups.append([int(leader), *rest[joins].tolist()])
         waiting = rest[~joins]
     return groups
@@ -98,7 +99,7 @@ def softnms(
         best = int(waiting[position])
         kept.append(best)
         waiting = np.delete(waiting, position)
-        overlap = geometry.overlap(best, waiting)
+        overlap = geometry.overlap(np.array([best]), waiting)[0]
         current[waiting] *= _decay(overlap, method, iou_threshold, sigma).astype(current.dtype)
         waiting = waiting[current[waiting] >= min_score]
     indices = torch.tensor(kept, dtype=torch.int64)
@@ -141,28 +142,36 @@ class _Boxes:
 
     def __init__(self, boxes: Tensor, offset: int) -> None:
         corners = boxes.float().cpu().numpy()
-        self.offset = offset
-        self.low, self.high = corners[:, :2], corners[:, 2:4]
-        self.area = (self.high - self.low + offset).prod(axis=1)
+        self.offset = np.float32(offset)
+        self.left, self.top, self.right, self.bottom = np.ascontiguousarray(corners.T)
+        self.area = (self.right - self.left + self.offset) * (self.bottom - self.top + self.offset)
 
     def __len__(self) -> int:
         return len(self.area)
 
-    def overlap(self, index: int, others: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Intersection over union of one box with some others; 0 where both have no area."""
-        low = np.maximum(self.low[index], self.low[others])
-        high = np.minimum(self.high[index], self.high[others])
-        intersection = np.maximum(high - low + self.offset, 0).prod(axis=1)
-        union = self.area[index] + self.area[others] - intersection
+    def overlap(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Intersection over union ``[rows, columns]``; 0 where both boxes have no area."""
+        one = rows[:, None]
+        width = np.minimum(self.right[one], self.right[columns]) - np.maximum(self.left[one], self.left[columns])
+        height = np.minimum(self.bottom[one], self.bottom[columns]) - np.maximum(self.top[one], self.top[columns])
+        intersection = np.maximum(width + self.offset, 0) * np.maximum(height + self.offset, 0)
+        union = self.area[one] + self.area[columns] - intersection
         return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
 def _greedy(boxes: _Boxes, threshold: float) -> NDArray[np.bool_]:
+    """Which boxes, best first, are kept. Overlaps are computed in blocks of rows, for boxes that still stand."""
     alive = np.ones(len(boxes), dtype=bool)
-    for index in range(len(boxes)):
-        if alive[index]:
-            later = index + 1 + np.flatnonzero(alive[index + 1 :])
-            alive[later[boxes.overlap(index, later) > threshold]] = False
+    for start in range(0, len(boxes), _ROWS_AT_ONCE):
+        standing = start + np.flatnonzero(alive[start:])
+        rows = standing[standing < start + _ROWS_AT_ONCE]
+        falls = boxes.overlap(rows, standing) > threshold
+        stays = np.ones(len(standing), dtype=bool)
+        for position in range(len(rows)):
+            if stays[position]:
+                # A box does not fall by itself nor by a worse one.
+                stays[position + 1 :] &= ~falls[position, position + 1 :]
+        alive[standing] = stays
     return alive
 
 

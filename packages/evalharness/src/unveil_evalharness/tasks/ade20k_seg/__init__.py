@@ -1,0 +1,1 @@
+"""Semantic segmentation: UPerNet on data in ADE20K's SceneParsing layout."""
