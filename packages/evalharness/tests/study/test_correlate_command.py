@@ -95,9 +95,11 @@ def test_loads_no_torch() -> None:
     assert not {"torch", "timm", "matplotlib", "mmengine"} & loaded
 
 
-def test_the_torch_test_can_fail() -> None:
-    """Meta-test: the same look at a module that does load torch finds it."""
-    assert "torch" in loaded_modules(f"import {LIGHT}, unveil_backbones.encoder")
+def test_the_torch_test_can_fail(tmp_path) -> None:
+    """Meta-test: a module that imports something called torch is found out."""
+    (tmp_path / "torch.py").touch()
+    (tmp_path / "heavy.py").write_text("import torch")
+    assert "torch" in loaded_modules(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import heavy")
 
 
 def test_many_checkpoints_and_seeds(study, manifest, capsys) -> None:

@@ -74,9 +74,10 @@ def test_lower_is_better_turns_the_sentence(study, manifest) -> None:
 def test_cautions_name_chance_noise_runs_and_limit(study, manifest) -> None:
     values = (0.1, 0.102, 0.101, 0.103, 0.104, 0.105)
     add_line(study, manifest, values=values, limit=32, limited=True, checkpoint="/runs/one/checkpoints/step_1")
-    cautions = " ".join(correlate([study.folder]).strata[0].cautions)
+    (stratum,) = correlate([study.folder]).strata
+    cautions = " ".join(stratum.cautions)
     assert "Limited to 32 images" in cautions
-    assert "6 of 6 values do not beat the trivial baseline" in cautions
+    assert "6 of 6 values do not beat the trivial baseline" in stratum.answer
     assert "no more than their own standard error" in cautions
     assert "6 checkpoints come from 1 runs" in cautions
 

@@ -180,7 +180,7 @@ def _stratum(
         notes: tuple[str, ...] = ()
     else:
         statistics = summarise(losses, values, num_resamples=num_resamples, seed=seed, confidence=confidence)
-        sentence, notes = answer(column, statistics), cautions(column, points, statistics)
+        sentence, notes = answer(column, points, statistics), cautions(column, points, statistics)
     return Stratum(
         column=column,
         passport=passport.hash,

@@ -1,7 +1,7 @@
 """Rank and linear association of two columns, with seeded percentile-bootstrap intervals.
 
 A bootstrap resample of ``n`` points is a vector of ``n`` counts that sum to ``n`` (how often each point was drawn).
-Written with counts, every coefficient of every resample comes out of a few matrix products, with no loop over resamples:
+Written with counts, every coefficient of all resamples comes out of a few matrix products, without a loop over them:
 
 - Pearson and the slope are weighted moments;
 - Spearman is Pearson on mid-ranks, and the mid-ranks within a resample are ``counts @ M`` with ``M[i, j] = 1`` where

@@ -28,13 +28,15 @@ def interval(estimate: Estimate, digits: int = 2) -> str:
     return f"[{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
 
 
-def answer(column: Column, statistics_: Statistics) -> str:
-    """One sentence: does a lower validation loss go with a better metric, how surely, on how many checkpoints."""
+def answer(column: Column, points: Sequence[Point], statistics_: Statistics) -> str:
+    """Whether a lower validation loss goes with a better metric, how surely, on how many checkpoints, in plain words.
+
+    A direction is claimed only when the interval of Spearman's coefficient leaves out zero and the permutation test
+    agrees; when most values do not beat the trivial baseline, that is said in the same breath.
+    """
     spearman = statistics_.spearman
-    figures = (
-        f"Spearman {number(spearman.value)}, {statistics_.confidence:.0%} interval {interval(spearman)}, "
-        f"n = {statistics_.n}".replace("%", " %")
-    )
+    level = f"{statistics_.confidence:.0%}".replace("%", " %")
+    figures = f"Spearman {number(spearman.value)}, {level} interval {interval(spearman)}, n = {statistics_.n}"
     settled = (
         spearman.low is not None
         and spearman.high is not None
@@ -42,12 +44,20 @@ def answer(column: Column, statistics_: Statistics) -> str:
         and statistics_.permutation_p_value <= 1 - statistics_.confidence
     )
     if not settled:
-        return f"It is not settled whether the validation loss ranks {column.metric} ({figures})."
-    if (spearman.value < 0) == column.higher_is_better:
+        sentence = f"It is not settled whether the validation loss ranks {column.metric} ({figures})."
+    elif (spearman.value < 0) == column.higher_is_better:
         change = -statistics_.slope.value
         gain = f"0.01 less loss goes with {'+' if change > 0 else ''}{number(change, 3)}"
-        return f"A lower validation loss goes with a better {column.metric} ({figures}); {gain}."
-    return f"A lower validation loss goes with a worse {column.metric} ({figures}): do not choose by it here."
+        sentence = f"A lower validation loss goes with a better {column.metric} ({figures}); {gain}."
+    else:
+        sentence = f"A lower validation loss goes with a worse {column.metric} ({figures}): do not choose by it here."
+    num_weak = _num_weak(column, points)
+    if 2 * num_weak > len(points):
+        sentence += (
+            f" {num_weak} of {len(points)} values do not beat the trivial baseline by two standard errors, "
+            "so this says little."
+        )
+    return sentence
 
 
 def cautions(column: Column, points: Sequence[Point], statistics_: Statistics) -> tuple[str, ...]:
@@ -55,15 +65,10 @@ def cautions(column: Column, points: Sequence[Point], statistics_: Statistics) -
     notes: list[str] = []
     if column.limit is not None:
         notes.append(f"Limited to {column.limit} images (--limit): fit for a look, not for a conclusion.")
-    weak = sum(
-        not beats_baseline(
-            point.value, point.baseline, point.value_standard_error, higher_is_better=column.higher_is_better
-        )
-        for point in points
-    )
-    if weak:
+    num_weak = _num_weak(column, points)
+    if 0 < 2 * num_weak <= len(points):  # when most are weak, the answer itself says so
         notes.append(
-            f"{weak} of {len(points)} values do not beat the trivial baseline by two standard errors; "
+            f"{num_weak} of {len(points)} values do not beat the trivial baseline by two standard errors; "
             "their order may be noise."
         )
     noise = _noise_note(points)
@@ -101,6 +106,15 @@ def beats_baseline(
         return True
     margin = value - baseline if higher_is_better else baseline - value
     return margin > 2 * (standard_error or 0.0)
+
+
+def _num_weak(column: Column, points: Sequence[Point]) -> int:
+    return sum(
+        not beats_baseline(
+            point.value, point.baseline, point.value_standard_error, higher_is_better=column.higher_is_better
+        )
+        for point in points
+    )
 
 
 def _noise_note(points: Sequence[Point]) -> str | None:
