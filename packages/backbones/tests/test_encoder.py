@@ -158,3 +158,13 @@ def test_image_sizes_of_pre_training_have_to_fit():
         create("vit_tiny", image_size=(65, 64))
     with pytest.raises(ImageSizeError, match="multiples of 32"):
         create("swinv2_tiny", image_size=48)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
+def test_encoders_are_one_graph_for_the_compiler_at_every_size(name):
+    encoder = create(name).eval()
+    compiled = torch.compile(encoder, backend="eager", fullgraph=True)
+    for size in [(64, 64), (64, 96), (64, 64)]:
+        images = torch.randn(1, 3, *size)
+        torch.testing.assert_close(compiled(images), encoder(images))

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,13 +33,12 @@ def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+        temporary.mkdir()
     except OSError as error:
         raise _refused(path, error) from error
     try:
         fill(temporary)
-        # mkdtemp makes a private folder; a checkpoint is as readable as any folder its user makes.
-        temporary.chmod(0o777 & ~_umask())
         _flush_tree(temporary)
         temporary.rename(path)
         _flush(path.parent)
@@ -104,12 +103,6 @@ def _refused(path: Path, error: OSError) -> CheckpointWriteError:
         f"{path} could not be written ({error}); nothing was left behind and earlier checkpoints are untouched; "
         "free space or choose a writable folder"
     )
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _flush_tree(folder: Path) -> None:
