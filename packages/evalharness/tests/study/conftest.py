@@ -200,6 +200,7 @@ def fill_demo(study: Study) -> Study:
     return study
 
 
-@pytest.fixture
-def demo_study(study: Study) -> Study:
-    return fill_demo(study)
+@pytest.fixture(scope="session")
+def demo_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Made once; tests only read it."""
+    return fill_demo(Study(folder=tmp_path_factory.mktemp("demo") / "eval"))

@@ -80,14 +80,20 @@ def test_page_is_one_offline_file(report) -> None:
 def test_every_image_decodes(report) -> None:
     _, page = read(report)
     embedded = [a.get("src") or a.get("srcset") for tag, a in page.tags if tag in ("img", "source")]
-    assert len(embedded) == 2 * 4  # light and dark: loss curves and three tasks with at least two comparable points
+    assert len(embedded) == 2 * 5  # light and dark: two loss curves, three tasks with at least two comparable points
     for data in embedded:
         root = ElementTree.fromstring(base64.b64decode(data.partition(",")[2]))
         assert root.tag.endswith("svg")
     names = sorted(path.name for path in (report / "figures").iterdir())
     assert names == sorted(
         f"{stem}.{kind}"
-        for stem in ("validation_loss", "loss_and_imagenet_ft", "loss_and_coco_det", "loss_and_ade20k_seg")
+        for stem in (
+            "validation_loss_simmim",
+            "validation_loss_flip",
+            "imagenet_ft_simmim",
+            "coco_det_simmim",
+            "ade20k_seg_simmim",
+        )
         for kind in ("svg", "png")
     )
     for path in (report / "figures").glob("*.png"):
@@ -130,10 +136,10 @@ def test_failures_and_provenance_are_told(report) -> None:
 def test_markdown_tells_the_same(report) -> None:
     text = (report / "report.md").read_text(encoding="utf-8")
     assert text.startswith("# Evaluation of 7 checkpoints on 4 tasks\n\n- imagenet_ft: ")
-    assert "![Validation loss during training](figures/validation_loss.svg)" in text
+    assert "](figures/validation_loss_simmim.svg)" in text
     for line in text.splitlines():
         if line.startswith("!["):
-            assert (report / line.partition("(")[2].rstrip(")")).is_file()
+            assert (report / line.partition("](")[2].rstrip(")")).is_file()
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
     assert len(tables) >= 8
     for table in tables:
@@ -207,6 +213,13 @@ def test_lower_is_better_and_seeds_and_many_sizes(study, manifest, tmp_path) -> 
     assert "0, 1" in words
 
 
+def test_more_lengths_and_sizes_than_a_legend_holds(study, manifest, tmp_path) -> None:
+    for number in range(16):
+        made = manifest(0.5 - 0.01 * number, step=10 * (number + 1), num_unique=100 * (number + 1))
+        study.add(made, {"imagenet_ft.acc1": 0.4 + 0.01 * number})
+    assert "n = 16" in read(write_report([study.folder], tmp_path / "out").parent)[1].words()
+
+
 def test_same_results_give_the_same_bytes(study, manifest, tmp_path) -> None:
     for number in range(5):
         study.add(manifest(0.5 - 0.01 * number, step=number + 1), {"imagenet_ft.acc1": 0.4 + 0.01 * number})
@@ -216,8 +229,9 @@ def test_same_results_give_the_same_bytes(study, manifest, tmp_path) -> None:
     assert dict(matplotlib.rcParams) == before
 
 
-def test_command_prints_table_answers_and_path(demo_study, tmp_path, capsys) -> None:
-    assert main(["report", str(demo_study.folder), "--output", str(tmp_path / "out")]) == 0
+def test_command_prints_table_answers_and_path(study, manifest, tmp_path, capsys) -> None:
+    study.add(manifest(0.5), {"imagenet_ft.acc1": 0.4})
+    assert main(["report", str(study.folder), "--output", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0].startswith("| checkpoint")
     assert "- imagenet_ft: " in out

@@ -1,17 +1,19 @@
 """Figures of the report: validation-loss curves, and the final loss against each metric.
 
-Colour is the number of unique training images, marker the training length, in every figure alike. Losses with different
-passports are drawn in different panels.
+One figure never holds two passports. Within a passport, colour is the number of unique training images and marker the
+training length, in every figure alike.
 """
 
 import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import StrMethodFormatter
 from unveil_backbones.manifest import Manifest
 
 from unveil_evalharness.correlate.correlation import Correlation, Stratum
@@ -34,6 +36,8 @@ from unveil_evalharness.report.palette import (
 __all__ = ["Picture", "draw_all"]
 
 _MIN_POINTS_TO_DRAW = 2
+_MANY_POINTS = 20
+_MANY_SIZES = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,35 +69,42 @@ class _Key:
         return cls(
             theme=theme,
             colour=dict(zip(sizes, colours(theme, len(sizes)), strict=True)),
-            marker={step: MARKERS[index % len(MARKERS)] for index, step in enumerate(steps)},
+            marker=dict(zip(steps, MARKERS if len(steps) <= len(MARKERS) else repeat("o"), strict=False)),
         )
 
 
 def draw_all(lookup: Lookup, correlation: Correlation) -> list[Picture]:
-    """The loss curves, then one scatter figure per task that has two points to compare."""
-    shown = [manifest for sha256 in lookup.checkpoints if (manifest := lookup.manifest(sha256)) is not None]
-    keys = (_Key.of(shown, LIGHT), _Key.of(shown, DARK))
-    pictures = []
-    groups = _by_passport(shown)
-    if groups:
-        light, dark = (_curves(groups, key) for key in keys)
-        title = "Validation loss during training"
-        alternative = f"{title}, one line per checkpoint: " + "; ".join(manifest.label for manifest in shown)
-        pictures.append(_picture("validation_loss", title, alternative, light, dark))
+    """The loss curves of each passport, then one scatter figure per task and passport with two points to compare."""
+    groups = _by_passport(lookup)
+    keys = {group: (_Key.of(members, LIGHT), _Key.of(members, DARK)) for group, members in groups.items()}
+    pictures: list[Picture] = []
+    for group, members in groups.items():
+        light, dark = (_curves(members, key) for key in keys[group])
+        title = f"Validation loss during training ({members[0].objective}, passport {group[:6]})"
+        alternative = f"{title}, one line per checkpoint: " + "; ".join(manifest.label for manifest in members)
+        name = _file_name(f"validation_loss_{members[0].objective}", pictures)
+        pictures.append(_picture(name, title, alternative, light, dark))
+    drawn: dict[tuple[str, str], list[Stratum]] = {}
+    for stratum in correlation.strata:
+        if len(stratum.points) >= _MIN_POINTS_TO_DRAW:
+            drawn.setdefault((stratum.column.task, stratum.passport), []).append(stratum)
     columns = [stratum.column for stratum in correlation.strata]
-    for task in lookup.tasks:
-        strata = [
-            stratum
-            for stratum in correlation.strata
-            if stratum.column.task == task and len(stratum.points) >= _MIN_POINTS_TO_DRAW
-        ]
-        if strata:
-            titles = [column_title(stratum.column, columns) for stratum in strata]
-            light, dark = (_scatter(strata, titles, key) for key in keys)
-            alternative = " ".join(stratum.answer for stratum in strata)
-            name = "loss_and_" + re.sub(r"[^A-Za-z0-9]+", "_", task)
-            pictures.append(_picture(name, f"Final validation loss against {task}", alternative, light, dark))
+    for (task, group), strata in drawn.items():
+        titles = [column_title(stratum.column, columns) for stratum in strata]
+        light, dark = (_scatter(strata, titles, key) for key in keys[group])
+        objective = strata[0].passport_fields["objective"]
+        name = _file_name(f"{task}_{objective}", pictures)
+        alternative = " ".join(stratum.answer for stratum in strata)
+        pictures.append(_picture(name, f"Final {objective} loss against {task}", alternative, light, dark))
     return pictures
+
+
+def _file_name(text: str, taken: Sequence[Picture]) -> str:
+    """`text` with letters, digits and underscores only, numbered when an earlier figure has the name."""
+    plain_text = re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")
+    names = {picture.name for picture in taken}
+    candidates = [plain_text, *(f"{plain_text}_{number}" for number in range(2, len(names) + 2))]
+    return next(name for name in candidates if name not in names)
 
 
 def _picture(name: str, title: str, alternative: str, light: Figure, dark: Figure) -> Picture:
@@ -107,30 +118,28 @@ def _picture(name: str, title: str, alternative: str, light: Figure, dark: Figur
     )
 
 
-def _by_passport(manifests: Sequence[Manifest]) -> dict[str, list[Manifest]]:
+def _by_passport(lookup: Lookup) -> dict[str, list[Manifest]]:
+    """Manifests with a validation curve by passport hash; a curve without passport stands alone."""
     groups: dict[str, list[Manifest]] = {}
-    for manifest in manifests:
-        if manifest.val:
-            key = manifest.label if manifest.passport is None else manifest.passport.hash
-            groups.setdefault(key, []).append(manifest)
+    for sha256 in lookup.checkpoints:
+        manifest = lookup.manifest(sha256)
+        if manifest is not None and manifest.val:
+            group = f"none {sha256}" if manifest.passport is None else manifest.passport.hash
+            groups.setdefault(group, []).append(manifest)
     return groups
 
 
-def _curves(groups: dict[str, list[Manifest]], key: _Key) -> Figure:
-    figure, panels = new_figure(key.theme, len(groups), num_columns=2)
-    for panel, (passport, manifests) in zip(panels, groups.items(), strict=True):
-        for manifest in manifests:
-            _curve(panel, manifest, key)
-        panel.set_title(
-            plain(f"{manifests[0].objective} (passport {passport[:6]})"), color=key.theme.ink, fontsize=9, loc="left"
-        )
-        panel.set_xlabel("training step", color=key.theme.ink)
-        panel.set_ylabel("validation loss", color=key.theme.ink)
-    shown = [manifest for manifests in groups.values() for manifest in manifests]
+def _curves(manifests: Sequence[Manifest], key: _Key) -> Figure:
+    figure, (panel,) = new_figure(key.theme, 1, num_columns=1, panel_size=(8.4, 3.9))
+    for manifest in manifests:
+        _curve(panel, manifest, key)
+    panel.set_xlabel("training step", color=key.theme.ink)
+    panel.set_ylabel(plain(f"{manifests[0].objective} validation loss"), color=key.theme.ink)
+    panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     extra = [Line2D([], [], color=key.theme.muted, label="validation ± standard error")]
-    if any(point.train_loss is not None for manifest in shown for point in manifest.val):
+    if any(point.train_loss is not None for manifest in manifests for point in manifest.val):
         extra.append(Line2D([], [], color=key.theme.muted, linestyle=":", label="training"))
-    _legend(figure, [(manifest.unique_samples, manifest.step) for manifest in shown], key, extra=extra, lines=True)
+    _legend(figure, [(manifest.unique_samples, manifest.step) for manifest in manifests], key, extra=extra, lines=True)
     return figure
 
 
@@ -153,14 +162,15 @@ def _curve(panel: Axes, manifest: Manifest, key: _Key) -> None:
 
 
 def _scatter(strata: Sequence[Stratum], titles: Sequence[str], key: _Key) -> Figure:
-    figure, panels = new_figure(key.theme, len(strata), num_columns=3)
+    figure, panels = new_figure(key.theme, len(strata), num_columns=3, panel_size=(4.7, 3.6))
     with_baseline = False
     for panel, stratum, title in zip(panels, strata, titles, strict=True):
         for point in stratum.points:
             panel.errorbar(
                 point.loss, point.value, xerr=point.loss_standard_error, yerr=point.value_standard_error,
-                color=key.colour[point.unique_samples], marker=key.marker[point.step], markersize=7,
-                markeredgecolor=key.theme.paper, markeredgewidth=0.6, elinewidth=1.0,
+                color=key.colour[point.unique_samples], marker=key.marker[point.step],
+                markersize=7 if len(stratum.points) <= _MANY_POINTS else 5,
+                markeredgecolor=key.theme.paper, markeredgewidth=0.6, elinewidth=0.9,
             )  # fmt: skip
         baseline = _mean_baseline(stratum.points)
         if baseline is not None and _near(baseline, panel.get_ylim()):
@@ -220,14 +230,16 @@ def _legend(
             linestyle="-" if lines else "none",
             label=f"{size:,} images",
         )
-        for size in sizes
+        for size in (sizes if len(sizes) <= _MANY_SIZES else (sizes[0], sizes[len(sizes) // 2], sizes[-1]))
     ]
-    handles += [
-        Line2D([], [], color=key.theme.muted, marker=key.marker[step], linestyle="none", label=f"{step:,} steps")
-        for step in steps
-    ]
+    if len(steps) <= len(MARKERS):  # with more lengths than markers the marker means nothing
+        handles += [
+            Line2D([], [], color=key.theme.muted, marker=key.marker[step], linestyle="none", label=f"{step:,} steps")
+            for step in steps
+        ]
     handles += extra
-    columns = max(3, min(len(handles), int(figure.get_figwidth() / 1.35)))
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / (0.075 * longest + 0.55))))
     figure.legend(
         handles=handles,
         loc="outside lower center",

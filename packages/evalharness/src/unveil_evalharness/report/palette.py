@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-PANEL_WIDTH, PANEL_HEIGHT = 4.6, 3.6  # inches
 _DPI = 160
 
 
@@ -62,20 +61,22 @@ DARK = Theme(
 
 
 def colours(theme: Theme, count: int) -> list[str]:
-    """`count` colours that can be told apart; beyond the palette, steps of the cividis map."""
+    """`count` colours that can be told apart; beyond the palette, steps of the part of cividis that the paper shows."""
     if count <= len(theme.series):
         return list(theme.series[:count])
-    scale = matplotlib.colormaps["cividis"].resampled(count)
-    return [to_hex(scale(index)) for index in range(count)]
+    first, last = (0.0, 0.85) if theme is LIGHT else (0.2, 1.0)
+    scale = matplotlib.colormaps["cividis"]
+    return [to_hex(scale(first + (last - first) * index / (count - 1))) for index in range(count)]
 
 
-def new_figure(theme: Theme, num_panels: int, *, num_columns: int) -> tuple[Figure, Sequence[Axes]]:
-    """A figure of equal panels, row by row."""
+def new_figure(
+    theme: Theme, num_panels: int, *, num_columns: int, panel_size: tuple[float, float]
+) -> tuple[Figure, Sequence[Axes]]:
+    """A figure of equal panels, row by row; `panel_size` is width and height in inches."""
     columns = min(num_columns, num_panels)
     rows = -(-num_panels // columns)
-    figure = Figure(
-        figsize=(columns * PANEL_WIDTH + 0.4, rows * PANEL_HEIGHT + 0.6), facecolor=theme.paper, layout="constrained"
-    )
+    width, height = panel_size
+    figure = Figure(figsize=(columns * width + 0.4, rows * height + 0.6), facecolor=theme.paper, layout="constrained")
     axes = [figure.add_subplot(rows, columns, index + 1) for index in range(num_panels)]
     for panel in axes:
         style_axes(panel, theme)
