@@ -127,7 +127,7 @@ def test_sound_data_is_counted(make_data):
     ("damage", "subject", "message"),
     [
         (lambda root: shutil.rmtree(root / "imagenet" / "val"), "imagenet/val", "is missing; imagenet_ft reads"),
-        (lambda root: shutil.rmtree(root / "imagenet/val/dog"), "imagenet", "classes differ between train and val: dog"),
+        (lambda root: shutil.rmtree(root / "imagenet/val/dog"), "imagenet", "classes differ between train and val"),
         (lambda root: (root / "imagenet/val/dog/1.png").unlink(), "imagenet/val", "no images in dog"),
         (lambda root: (root / "coco/annotations/instances_val2017.json").unlink(), "coco/val2017", "is missing"),
         (

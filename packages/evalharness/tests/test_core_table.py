@@ -49,8 +49,8 @@ def status_of(row):
 
 
 def test_a_value_that_does_not_beat_chance_says_so():
-    assert status_of(replace(ROW, value=0.28)) == "ok, at chance"
-    assert status_of(replace(ROW, value=0.29)) == "ok"
+    assert status_of(replace(ROW, value=0.31)) == "ok, at chance"
+    assert status_of(replace(ROW, value=0.32)) == "ok"
     assert status_of(replace(ROW, value=0.1, higher_is_better=False)) == "ok"
     assert status_of(replace(ROW, value=0.5, higher_is_better=False)) == "ok, at chance"
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from unveil_backbones.manifest import Preprocessing
 from unveil_evalharness.errors import DataError
-from unveil_evalharness.tasks.zs_retrieval.data import captioned_images, data_hash
+from unveil_evalharness.tasks.zs_retrieval.data import captioned_images, count_images, data_hash
 from unveil_evalharness.tasks.zs_retrieval.model import to_tensor
 
 
@@ -30,6 +30,13 @@ def test_a_limit_takes_the_first_images(caption_shards):
         "0003",
         "0004",
     ]
+
+
+def test_the_count_is_known_beforehand(caption_shards, coco_captions):
+    for root, number in ((caption_shards, 8), (coco_captions, 3)):
+        assert count_images(root, limit=None) == len(list(captioned_images(root, limit=None))) == number
+        assert count_images(root, limit=2) == 2
+        assert count_images(root, limit=50) == number
 
 
 def test_coco_captions_come_by_annotation_id_and_only_captioned_images(coco_captions):

@@ -16,7 +16,7 @@ def format_table(rows: Sequence[ResultRow]) -> str:
     """The rows as a Markdown table that is also aligned for a terminal.
 
     ``↑`` and ``↓`` say whether higher or lower is better; the baseline is what a trivial method reaches on the same
-    data, and a value that does not beat it by more than one standard error is marked ``at chance``. A seed column
+    data, and a value that does not beat it by more than two standard errors is marked ``at chance``. A seed column
     appears when there are several seeds. Names are shown once per group.
     """
     several_seeds = len({row.seed for row in rows}) > 1
@@ -75,11 +75,11 @@ def _status(row: ResultRow) -> str:
 
 
 def _beats_baseline(row: ResultRow) -> bool:
-    """Whether the value is on the better side of the trivial baseline by more than one standard error."""
+    """Whether the value is on the better side of the trivial baseline by more than two standard errors."""
     if row.value is None or row.baseline is None:
         return True
     gain = row.value - row.baseline if row.higher_is_better else row.baseline - row.value
-    return gain > (row.standard_error or 0.0)
+    return gain > 2 * (row.standard_error or 0.0)
 
 
 def _number(value: float | None) -> str:

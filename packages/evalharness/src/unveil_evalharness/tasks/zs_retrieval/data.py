@@ -19,7 +19,7 @@ from PIL import Image
 
 from unveil_evalharness.errors import DataError, one_line
 
-__all__ = ["CaptionedImage", "captioned_images", "data_hash"]
+__all__ = ["CaptionedImage", "captioned_images", "count_images", "data_hash"]
 
 _IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 _HASH_BLOCK = 1 << 20
@@ -62,6 +62,26 @@ def captioned_images(data_root: Path, *, limit: int | None) -> Iterator[Captione
     shards = _shards(data_root)
     pairs = _from_shards(shards) if shards else _from_coco(data_root)
     return islice(pairs, limit)
+
+
+def count_images(data_root: Path, *, limit: int | None) -> int:
+    """How many images `captioned_images` will give, from the shards' headers or the annotations alone.
+
+    Raises:
+        DataError: as `captioned_images`.
+    """
+    shards = _shards(data_root)
+    number = sum(map(_count_in_shard, shards)) if shards else len(_coco_records(_coco_annotations(data_root)))
+    return number if limit is None else min(limit, number)
+
+
+def _count_in_shard(shard: Path) -> int:
+    _check_whole(shard)
+    try:
+        with tarfile.open(shard) as members:
+            return sum(member.name.rpartition(".")[2].lower() in _IMAGE_SUFFIXES for member in members)
+    except tarfile.TarError as error:
+        raise DataError(f"cannot read the shard {shard}: {one_line(error)}; copy it again") from error
 
 
 def data_hash(data_root: Path) -> str:

@@ -68,7 +68,8 @@ class ZeroShotRetrieval:
         )
         captions = _CaptionCollector()
         images = captions.watch(data.captioned_images(context.data_root, limit=context.limit))
-        image_embeddings = embedder.images(_with_progress(images, context.progress))
+        total = data.count_images(context.data_root, limit=context.limit)
+        image_embeddings = embedder.images(_with_progress(images, total, context.progress))
         index = captions.index()
         context.log(f"{len(index.image_keys)} images, {len(index.texts)} distinct texts in {len(index.image)} captions")
         text_embeddings = embedder.texts(index.texts)
@@ -113,10 +114,10 @@ class _CaptionCollector:
         )
 
 
-def _with_progress(images: Iterator[data.CaptionedImage], progress: bool) -> Iterator[data.CaptionedImage]:
+def _with_progress(images: Iterator[data.CaptionedImage], total: int, progress: bool) -> Iterator[data.CaptionedImage]:
     from tqdm import tqdm
 
-    return iter(tqdm(images, desc="zs_retrieval", unit=" images", disable=not progress, leave=False))
+    return iter(tqdm(images, desc="zs_retrieval", unit=" images", total=total, disable=not progress, leave=False))
 
 
 def _score(images: np.ndarray, texts: np.ndarray, index: _CaptionIndex, protocol: RetrievalProtocol) -> TaskResult:
