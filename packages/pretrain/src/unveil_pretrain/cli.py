@@ -1,5 +1,7 @@
 """The `pretrain` command. Every flag comes from a frozen dataclass, with the recipe's values as defaults."""
 
+import contextlib
+import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from unveil_pretrain.scenes import ScenesConfig, build_scenes
 __all__ = ["FlipCommand", "MimCommand", "Place", "main"]
 
 _Config = TypeVar("_Config", MimConfig, FlipConfig)
+_Options = TypeVar("_Options")
 
 _USAGE = """\
 usage: pretrain COMMAND ...
@@ -93,7 +96,7 @@ def _dispatch(given: Sequence[str]) -> None:
             flip = FlipCommand(place=_required(), config=_recipe("flip", FLIP_RECIPES, rest))
             _train("flip", flip, rest)
         case ["scenes", *rest]:
-            folder = build_scenes(tyro.cli(ScenesConfig, prog="pretrain scenes", args=list(rest)))
+            folder = build_scenes(_parsed(lambda: tyro.cli(ScenesConfig, args=list(rest), prog="pretrain scenes")))
             print(folder)
         case ["ls", *_]:
             _list_recipes()
@@ -116,15 +119,17 @@ def _required() -> Place:
 
 def _train(name: str, default: MimCommand | FlipCommand, given: Sequence[str]) -> None:
     """Run the command line `pretrain NAME RECIPE FLAGS`."""
-    command = tyro.cli(
-        type(default),
-        default=default,
-        args=list(given[1:]),
-        prog=f"pretrain {name} {given[0]}",
-        config=(tyro.conf.OmitArgPrefixes,),
+    command = _parsed(
+        lambda: tyro.cli(
+            type(default),
+            default=default,
+            args=list(given[1:]),
+            prog=f"pretrain {name} {given[0]}",
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
     )
     place = command.place
-    train(
+    checkpoint = train(
         command.config,
         out=place.out,
         train_data=place.train_data,
@@ -134,6 +139,28 @@ def _train(name: str, default: MimCommand | FlipCommand, given: Sequence[str]) -
         log=lambda line: print(line, file=sys.stderr, flush=True),
         command=("pretrain", name, *given),
     )
+    print(checkpoint)
+
+
+def _parsed(parse: Callable[[], _Options]) -> _Options:
+    """What `parse` makes of the flags.
+
+    Raises:
+        PretrainError: a value that the dataclass itself refuses. tyro would show it in a frame of several lines.
+        SystemExit: help was asked for, or the flags are wrong; tyro has said so.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return parse()
+    except SystemExit as stop:
+        cause: BaseException | None = stop
+        while cause is not None:
+            if isinstance(cause, PretrainError):
+                raise cause from None
+            cause = cause.__context__
+        print(said.getvalue(), end="", file=sys.stderr)
+        raise
 
 
 def _list_recipes() -> None:
