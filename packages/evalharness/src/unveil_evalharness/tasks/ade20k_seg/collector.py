@@ -26,4 +26,4 @@ class CountingIoU(IoUMetric):
             np.stack([one[part].numpy() for one in results]).astype(np.int64) for part in range(4)
         )
         self.counts = ImageCounts(intersection=intersection, predicted=predicted, labelled=labelled)
-        return super().compute_metrics(list(results))
+        return {name: float(value) for name, value in super().compute_metrics(list(results)).items()}

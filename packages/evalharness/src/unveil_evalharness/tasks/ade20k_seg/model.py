@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mmengine.config import ConfigDict
 from mmseg.registry import MODELS
 from torch import nn
 from unveil_backbones import Encoder, FeaturePyramid, Preprocessing
@@ -32,33 +33,32 @@ def build_segmenter(
     """
     pyramid = FeaturePyramid(encoder)
     side = (protocol.crop_size, protocol.crop_size)
-    segmenter = MODELS.build(
-        {
-            "type": "EncoderDecoder",
-            "data_preprocessor": {
-                "type": "SegDataPreProcessor",
-                "mean": [value * _BYTE for value in preprocessing.mean],
-                "std": [value * _BYTE for value in preprocessing.std],
-                "bgr_to_rgb": False,  # LoadRgb gives RGB
-                "size": side,
-                "pad_val": 0,
-                "seg_pad_val": IGNORED,
-                # No test image is smaller than the window.
-                "test_cfg": {"size": side},
-            },
-            "backbone": {"type": PyramidBackbone, "pyramid": pyramid},
-            "decode_head": {
-                "type": "UPerHead",
-                "in_channels": list(pyramid.channels),
-                "in_index": [0, 1, 2, 3],
-                "pool_scales": list(_POOLED_GRIDS),
-                **_head(protocol.channels, protocol.dropout, num_classes, loss_weight=1.0),
-            },
-            "auxiliary_head": _auxiliary(pyramid.channels[_STRIDE_16], protocol, num_classes),
-            "train_cfg": {},
-            "test_cfg": {"mode": "slide", "crop_size": side, "stride": (protocol.stride, protocol.stride)},
-        }
+    config = ConfigDict(
+        type="EncoderDecoder",
+        data_preprocessor={
+            "type": "SegDataPreProcessor",
+            "mean": [value * _BYTE for value in preprocessing.mean],
+            "std": [value * _BYTE for value in preprocessing.std],
+            "bgr_to_rgb": False,  # LoadRgb gives RGB
+            "size": side,
+            "pad_val": 0,
+            "seg_pad_val": IGNORED,
+            # No test image is smaller than the window.
+            "test_cfg": {"size": side},
+        },
+        backbone={"type": PyramidBackbone, "pyramid": pyramid},
+        decode_head={
+            "type": "UPerHead",
+            "in_channels": list(pyramid.channels),
+            "in_index": [0, 1, 2, 3],
+            "pool_scales": list(_POOLED_GRIDS),
+            **_head(protocol.channels, protocol.dropout, num_classes, loss_weight=1.0),
+        },
+        auxiliary_head=_auxiliary(pyramid.channels[_STRIDE_16], protocol, num_classes),
+        train_cfg={},
+        test_cfg={"mode": "slide", "crop_size": side, "stride": (protocol.stride, protocol.stride)},
     )
+    segmenter = MODELS.build(config)
     segmenter.init_weights()
     return segmenter
 

@@ -1,0 +1,212 @@
+"""UPerNet on real mmseg: labels are counted exactly, the encoder is the checkpoint's, runs repeat, and it learns."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from unveil_evalharness.errors import DataError, GateError, ProtocolError, UnknownSuiteError
+from unveil_evalharness.fingerprint import fingerprint
+from unveil_evalharness.tasks.ade20k_seg import layout
+from unveil_evalharness.tasks.ade20k_seg.config import full_protocol, quick_protocol
+from unveil_evalharness.tasks.ade20k_seg.task import Ade20kSegmentation
+
+pytest.importorskip("mmseg")
+pytestmark = pytest.mark.mm
+
+
+@pytest.fixture
+def tiny():
+    """Two steps at 64 pixels with the smallest head."""
+    return dataclasses.replace(
+        quick_protocol(),
+        crop_size=64,
+        stride=32,
+        batch_size=2,
+        max_iters=2,
+        warmup_iters=0,
+        channels=32,
+        num_resamples=5,
+    )
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """An open mmseg session."""
+    from unveil_evalharness.compat import third_party_warnings
+    from unveil_evalharness.engine.session import session
+
+    with session(scope="mmseg", work_dir=tmp_path, seed=0) as one, third_party_warnings():
+        yield one
+
+
+@pytest.mark.parametrize("encoder", ["swinv2_tiny", "vit_tiny"])
+def test_a_short_run_reports_everything(ade_root, tiny, make_context, capsys, encoder):
+    context, lines = make_context(ade_root, tiny, encoder=encoder)
+    result = Ade20kSegmentation().run(context)
+    assert [metric.name for metric in result.metrics] == ["ade20k_seg.mIoU", "ade20k_seg.aAcc"]
+    for metric in result.metrics:
+        assert 0 <= metric.value <= 1
+        assert metric.n == 4
+        assert metric.standard_error is not None
+    # The commonest class, "wall", fills most of every scene; the mean over three classes is a third of its IoU.
+    iou, accuracy = (metric.baseline for metric in result.metrics)
+    assert 0.7 < accuracy < 1
+    assert iou == pytest.approx(accuracy / 3)
+    assert result.load_coverage == 1.0
+    assert result.samples is not None
+    assert sorted(result.samples["labelled_pixels"]) == [3840, 3840, 3840, 7680]
+    assert capsys.readouterr().out == ""
+    assert lines == []
+
+
+def test_the_same_seed_gives_the_same_numbers(ade_root, tiny, make_context):
+    # Hardly trained, or every seed would predict the commonest class everywhere.
+    protocol = dataclasses.replace(tiny, lr=1e-6)
+    tables = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        context, _ = make_context(ade_root, protocol, seed=seed, name=name)
+        tables.append(Ade20kSegmentation().run(context).samples)
+    assert tables[0].equals(tables[1])
+    assert not tables[0].equals(tables[2])
+
+
+def test_splitting_the_batch_does_not_change_the_normalisation(ade_root, tiny, load_checkpoint, opened):
+    """Heads normalise each image by itself: one image alone and in a batch give the same logits."""
+    from unveil_evalharness.tasks.ade20k_seg import model
+
+    checkpoint = load_checkpoint("swinv2_tiny")
+    segmenter = model.build_segmenter(
+        checkpoint.encoder, tiny, preprocessing=checkpoint.manifest.preprocessing, num_classes=3
+    ).train()
+    segmenter.decode_head.dropout.p = 0.0
+    images = torch.randn(2, 3, 64, 64)
+    whole = segmenter.decode_head(segmenter.extract_feat(images))
+    alone = segmenter.decode_head(segmenter.extract_feat(images[:1]))
+    torch.testing.assert_close(whole[:1], alone, rtol=0, atol=1e-5)
+
+
+def test_labels_lose_zero_exactly(ade_root, tiny, opened):
+    from unveil_evalharness.tasks.ade20k_seg import data
+
+    pair = layout.read_pairs(ade_root, "val")[1]
+    values = np.zeros((64, 64), np.uint8)
+    values[0, :5] = [0, 1, 2, 3, 255]
+    Image.fromarray(values).save(pair.labels)
+    sample = data.test_loader([pair], ("a", "b", "c"), tiny, num_workers=0).dataset[0]
+    found = sample["data_samples"].gt_sem_seg.data[0]
+    assert found[0, :6].tolist() == [255, 0, 1, 2, 255, 255]
+    assert sample["data_samples"].ori_shape == (64, 64)
+
+
+def test_training_crops_keep_labels_and_image_aligned(ade_root, tiny, opened):
+    from unveil_evalharness.tasks.ade20k_seg import data
+
+    protocol = dataclasses.replace(tiny, scale_range=(1.0, 1.0))
+    pairs = layout.read_pairs(ade_root, "train")[1:3]
+    loader = data.train_loader(pairs, ("wall", "red", "blue"), protocol, batch_size=2, seed=0, num_workers=0)
+    batch = next(iter(loader))
+    for image, sample in zip(batch["inputs"], batch["data_samples"], strict=True):
+        labels = sample.gt_sem_seg.data[0]
+        assert image.shape[1:] == labels.shape == (64, 64)
+        inside = image[:, (labels == 1) | (labels == 2)].float()
+        # Red or blue: one channel far above the middle one.
+        assert (inside.max(dim=0).values - inside.median(dim=0).values).median() > 100
+    again = next(iter(data.train_loader(pairs, ("wall", "red", "blue"), protocol, batch_size=2, seed=0, num_workers=0)))
+    assert all(torch.equal(a, b) for a, b in zip(batch["inputs"], again["inputs"], strict=True))
+
+
+def test_limit_restricts_training_and_validation(ade_root, tiny, make_context):
+    context, _ = make_context(ade_root, tiny, limit=3)
+    assert Ade20kSegmentation().run(context).metrics[0].n == 3
+
+
+def test_a_truncated_image_is_named(ade_root, tiny, make_context):
+    image = ade_root / "ade20k" / "images" / "validation" / "scene_1.jpg"
+    image.write_bytes(image.read_bytes()[:700])
+    context, _ = make_context(ade_root, tiny)
+    with pytest.raises(DataError, match=r"cannot decode the image .*scene_1\.jpg"):
+        Ade20kSegmentation().run(context)
+
+
+def test_a_wrong_label_stops_before_training(ade_root, tiny, make_context):
+    path = ade_root / "ade20k" / "annotations" / "training" / "scene_2.png"
+    Image.fromarray(np.full((64, 64), 9, np.uint8)).save(path)
+    context, _ = make_context(ade_root, tiny)
+    with pytest.raises(DataError, match="holds label 9, but there are 3 classes"):
+        Ade20kSegmentation().run(context)
+    assert not (context.work_dir / "train.log").exists()
+
+
+def test_foreign_weights_are_refused_before_training(ade_root, tiny, make_context, monkeypatch):
+    from unveil_evalharness.tasks.ade20k_seg import task
+
+    real = task.fresh_encoder
+
+    def forgetful(encoder, **options):
+        fresh = real(encoder, **options)
+        with torch.no_grad():
+            next(fresh.parameters()).zero_()
+        return fresh
+
+    monkeypatch.setattr(task, "fresh_encoder", forgetful)
+    context, _ = make_context(ade_root, tiny)
+    with pytest.raises(GateError, match=r"load coverage 0\.99\d+ under 'backbone\.pyramid\.encoder\.'"):
+        Ade20kSegmentation().run(context)
+
+
+def test_protocols_differ_and_refuse_nonsense():
+    task = Ade20kSegmentation()
+    prints = {fingerprint(task.name, task.version, task.protocol(suite)) for suite in ("quick", "full")}
+    assert len(prints) == 2
+    with pytest.raises(UnknownSuiteError, match="'huge'; use one of quick, full"):
+        task.protocol("huge")
+    with pytest.raises(ProtocolError, match="multiple of 32 and stride at most that"):
+        dataclasses.replace(quick_protocol(), stride=999)
+    with pytest.raises(ProtocolError, match="multiples of 32"):
+        dataclasses.replace(quick_protocol(), channels=48)
+
+
+@pytest.mark.slow
+def test_the_full_protocol_builds(ade_root, load_checkpoint, opened):
+    from unveil_evalharness.tasks.ade20k_seg import data, model
+
+    protocol, checkpoint = full_protocol(), load_checkpoint("vit_tiny")
+    pairs = layout.read_pairs(ade_root, "train")
+    classes = tuple(str(number) for number in range(150))
+    batch = next(iter(data.train_loader(pairs, classes, protocol, batch_size=2, seed=0, num_workers=0)))
+    segmenter = model.build_segmenter(
+        checkpoint.encoder, protocol, preprocessing=checkpoint.manifest.preprocessing, num_classes=150
+    )
+    padded = segmenter.data_preprocessor(batch, training=True)
+    assert tuple(padded["inputs"].shape) == (2, 3, 512, 512)
+    assert segmenter.auxiliary_head.conv_seg.out_channels == 150
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["swinv2_tiny", "vit_tiny"])
+def test_it_learns_what_it_is_shown(ade_root, make_context, encoder):
+    """Over-fits a handful of squares: far above the majority class."""
+    folder = ade_root / "ade20k"
+    for kind in ("images", "annotations"):
+        (folder / kind / "validation").rename(folder / kind / "unused")
+        (folder / kind / "validation").symlink_to(folder / kind / "training", target_is_directory=True)
+    protocol = dataclasses.replace(quick_protocol(), crop_size=64, stride=64, batch_size=4, max_iters=60)
+    context, _ = make_context(ade_root, protocol, encoder=encoder)
+    result = Ade20kSegmentation().run(context)
+    assert result.metrics[0].value > result.metrics[0].baseline + 0.2
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "classes", "val"), [("stanford_bg_ade_layout", 8, 100), ("camvid_ade_layout", 11, 6)])
+def test_real_images_train_and_evaluate(pack, data_root_of, tiny, make_context, name, classes, val):
+    root = data_root_of(pack / name, "ade20k")
+    pairs = layout.read_pairs(root, "val")
+    assert len(pairs) == val
+    assert len(layout.class_names(root, pairs)) == classes
+    context, _ = make_context(root, tiny, limit=5)
+    result = Ade20kSegmentation().run(context)
+    assert result.metrics[0].n == 5
+    assert result.metrics[1].baseline > 0
