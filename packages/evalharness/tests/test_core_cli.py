@@ -98,6 +98,22 @@ def test_missing_captions_fail_the_task_and_say_what_is_read(evalharness, flip_c
     assert "no captioned images under" in err
 
 
+def test_an_interrupt_shows_what_is_finished_and_gives_130(retrieval, flip_checkpoint, monkeypatch):
+    from unveil_evalharness.tasks.zs_retrieval.task import ZeroShotRetrieval
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    retrieval(flip_checkpoint)
+    with monkeypatch.context() as patch:
+        patch.setattr(ZeroShotRetrieval, "run", interrupt)
+        code, out, err = retrieval(flip_checkpoint, "--seeds", "0,1")
+    assert code == 130
+    assert "image_recall@5" in out
+    assert "evalharness: interrupted; finished tasks are kept" in err
+    assert retrieval(flip_checkpoint, "--seeds", "0,1")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

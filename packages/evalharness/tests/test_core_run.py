@@ -264,6 +264,16 @@ def test_reasons_are_one_line(options, task, reason):
     assert summary.exit_code == 1
 
 
+def test_a_surprise_in_the_data_check_is_a_failure_of_the_task_only(options):
+    class Surprised(ToyTask):
+        def data_hash(self, data_root):
+            raise KeyError("images")
+
+    summary = run(replace(options, tasks=("toy", "other")), load=loader(Surprised(), ToyTask(name="other")))
+    assert [(row.task, row.status) for row in summary.rows] == [("toy", "failed"), ("other", "ok"), ("other", "ok")]
+    assert summary.rows[0].error == "KeyError: 'images'"
+
+
 def test_undeclared_metrics_are_a_failure(options):
     class Forgetful(ToyTask):
         def run(self, context):

@@ -13,7 +13,7 @@ from pathlib import Path
 from unveil_evalharness.cells import Cell
 from unveil_evalharness.console import LogSink
 from unveil_evalharness.environment import choose_device, hardware, package_versions
-from unveil_evalharness.errors import DataError, DependencyError, HarnessError, OutputError, one_line
+from unveil_evalharness.errors import DependencyError, HarnessError, OutputError, one_line
 from unveil_evalharness.output import write_samples
 from unveil_evalharness.results import ResultRow, Status
 from unveil_evalharness.subjects import load_fresh
@@ -52,10 +52,13 @@ class Session:
         return self.known_data_hashes[task.name]
 
     def data_hash_or_empty(self, task: Task) -> str:
-        """As `data_hash`, but empty where the data cannot be read: the cell itself will fail and say why."""
+        """As `data_hash`, but empty where the data cannot be read.
+
+        Nothing is hidden: `evaluate` asks `data_hash` again and records whatever it raises as the cell's failure.
+        """
         try:
             return self.data_hash(task)
-        except (DataError, OSError):
+        except Exception:
             return ""
 
 
