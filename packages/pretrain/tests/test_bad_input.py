@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,8 +51,7 @@ def test_missing_shards(capsys, shards, tmp_path):
 
 def test_a_truncated_shard(capsys, shards, tmp_path):
     damaged = tmp_path / "damaged.tar"
-    with open(shards[0], "rb") as stream:
-        damaged.write_bytes(stream.read()[:5000])
+    damaged.write_bytes(Path(shards[0]).read_bytes()[:5000])
     message = line(
         capsys, "mim", "tiny_simmim", "--out", tmp_path / "run", "--train-data", damaged, "--val-data", shards[1]
     )
@@ -197,7 +197,7 @@ def test_a_full_disk_while_recording(simmim_config, shards, tmp_path, monkeypatc
 def test_a_loss_that_is_no_number_stops_with_step_samples_and_checkpoint(
     where, simmim_config, shards, tmp_path, monkeypatch
 ):
-    """The fifth step gives NaN: its samples are named, nothing is overwritten, and the checkpoint of step 3 is there."""
+    """The fifth step gives NaN: its samples are named, nothing is overwritten, the checkpoint of step 3 is there."""
     real = loop.train_step
 
     def poisoned(run, position, batch):

@@ -12,8 +12,8 @@ from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
 PLACE = ("out", "train_data", "val_data", "device", "num_workers")
 SHARED = (
     "encoder", "image_size", "drop_path", "steps", "batch_size", "num_unique", "seed", "base_lr", "lr_reference_batch",
-    "warmup_steps", "schedule", "decay_at", "decay_gamma", "weight_decay", "betas", "clip_norm", "precision", "pixel_mean",
-    "pixel_std", "validate_every", "checkpoint_every", "val_images", "gap_images", "val_mask_seed",
+    "warmup_steps", "schedule", "decay_at", "decay_gamma", "weight_decay", "betas", "clip_norm", "precision",
+    "pixel_mean", "pixel_std", "validate_every", "checkpoint_every", "val_images", "gap_images", "val_mask_seed",
 )  # fmt: skip
 OBJECTIVE = {
     "simmim": ("mask_unit", "mask_ratio", "target_window"),

@@ -137,8 +137,8 @@ def test_what_a_run_leaves_behind(finished, simmim_config):
     schedule = simmim_config.build_schedule()
     assert [row["lr"] for row in metrics] == [schedule(step) for step in range(6)]
     assert set(metrics[0]) == {
-        "step", "samples_seen", "epoch", "unique_samples", "loss", "lr", "grad_norm", "samples_per_second", "tokens_seen",
-        "seconds",
+        "step", "samples_seen", "epoch", "unique_samples", "loss", "lr", "grad_norm", "samples_per_second",
+        "tokens_seen", "seconds",
     }  # fmt: skip
 
     validations = rows(out / "val.jsonl")
@@ -199,7 +199,7 @@ def test_other_settings_in_the_same_folder_are_refused(finished, simmim_config, 
 
 def test_other_settings_of_the_objective_are_named_with_their_path(finished, simmim_config, shards):
     changed = replace(simmim_config, objective=replace(simmim_config.objective, target_window=7))
-    with pytest.raises(ResumeError, match="config.objective.target_window is 7 now and was 5"):
+    with pytest.raises(ResumeError, match=r"config\.objective\.target_window is 7 now and was 5"):
         run(changed, finished[0], shards)
 
 
