@@ -33,6 +33,10 @@ class ImagenetProtocol:
     """Stochastic depth of the encoder's last block."""
     clip_norm: float
     """Largest norm of the gradient."""
+    head: Literal["random", "probe"]
+    """Where the linear layer starts: small random weights, or logistic regression on the frozen features."""
+    head_penalty: float
+    """Weight penalty of that regression; read with ``head="probe"`` only."""
     label_smoothing: float
     mixup: float
     """Alpha of mixup; 0 for none."""
@@ -73,24 +77,26 @@ class ImagenetProtocol:
 
 
 def quick() -> ImagenetProtocol:
-    """Seconds on one CPU core: few steps on few images, mild augmentation, the checkpoint's own image size.
+    """Seconds on one CPU core: a linear probe, then fifty steps of fine-tuning from it, at the checkpoint's image size.
 
     The values are ours, chosen on images of 64 pixels with the ``*_tiny`` encoders; the number tells checkpoints
-    apart but is not an ImageNet accuracy.
+    apart but is not an ImageNet accuracy. Without the probe fifty steps from a random head stay at chance.
     """
     return ImagenetProtocol(
-        duration=60,
-        warmup=6,
+        duration=50,
+        warmup=5,
         unit="iterations",
         batch_size=32,
-        lr=2e-3,
+        lr=5e-4,
         warmup_start=1e-2,
         final_lr=1e-2,
         weight_decay=0.05,
-        layer_decay=0.75,
+        layer_decay=0.9,
         drop_path=0.0,
         clip_norm=5.0,
-        label_smoothing=0.1,
+        head="probe",
+        head_penalty=1e-3,
+        label_smoothing=0.0,
         mixup=0.0,
         cutmix=0.0,
         image_side="pretraining",
@@ -101,8 +107,8 @@ def quick() -> ImagenetProtocol:
         random_erasing=0.0,
         test_crop=1.0,
         interpolation="bicubic",
-        max_train_images=400,
-        max_val_images=400,
+        max_train_images=1000,
+        max_val_images=500,
         in_memory=True,
         precision="float32",
     )
@@ -129,6 +135,8 @@ def full() -> ImagenetProtocol:
         layer_decay=0.75,
         drop_path=0.1,
         clip_norm=5.0,
+        head="random",
+        head_penalty=0.0,
         label_smoothing=0.1,
         mixup=0.8,
         cutmix=1.0,

@@ -140,6 +140,12 @@ class FolderImages(Dataset[dict[str, Any]]):
         self.metainfo = {"classes": folder.classes}
         self._kept: dict[int, Image.Image] = {}
 
+    def with_transform(self, transform: Callable[[Image.Image], Any]) -> "FolderImages":
+        """The same images through another transform; images kept in memory are shared."""
+        view = FolderImages(self.folder, transform, kept_side=self.kept_side)
+        view._kept = self._kept
+        return view
+
     def __len__(self) -> int:
         return len(self.folder.images)
 

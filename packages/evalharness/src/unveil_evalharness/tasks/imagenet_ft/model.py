@@ -1,6 +1,6 @@
 """What mmengine sees of this task: the classifier, its loss, and the collection of per-image outcomes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +10,8 @@ from mmengine.model import BaseModel
 from timm.data.mixup import Mixup
 from torch import Tensor, nn
 from torch.nn import functional
+
+from unveil_evalharness.tasks.imagenet_ft.probe import logistic_head
 
 if TYPE_CHECKING:
     import unveil_backbones.base
@@ -51,6 +53,27 @@ class Classifier(BaseModel):
         nn.init.zeros_(self.head.bias)
         self._label_smoothing = label_smoothing
         self._mixup = mixup
+
+    def start_from_probe(self, batches: Iterable[dict[str, Any]], *, penalty: float) -> None:
+        """Replaces the head's weights by logistic regression on the frozen features of `batches`.
+
+        Args:
+            batches: the training images without augmentation, see `collate`.
+            penalty: see `logistic_head`.
+        """
+        device = self.head.weight.device
+        training = self.training
+        self.eval()
+        features, labels = [], []
+        with torch.no_grad():
+            for batch in batches:
+                features.append(self.pooled(batch["inputs"].to(device)).float())
+                labels.append(batch["data_samples"]["targets"].to(device))
+        self.train(training)
+        fitted = logistic_head(
+            torch.cat(features), torch.cat(labels), num_classes=self.head.out_features, penalty=penalty
+        )
+        self.head.load_state_dict(fitted.state_dict())
 
     def pooled(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """The vector that the head sees."""

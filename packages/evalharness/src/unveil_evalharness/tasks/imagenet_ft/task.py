@@ -89,15 +89,19 @@ class ImagenetFineTune:
             from unveil_evalharness.tasks.imagenet_ft.model import OutcomeCollector, collate
 
             batch = _batch(protocol, context.batch_size)
+            loaders = _Loaders(context, batch, collate)
             classifier, coverage = _classifier(context, num_classes=len(train.classes))
-            loaders = _Loaders(context, batch)
+            train_images = loaders.images(train)
+            if protocol.head == "probe":
+                classifier.to(context.device)
+                classifier.start_from_probe(loaders.test(train_images), penalty=protocol.head_penalty)
             collector = OutcomeCollector()
             train_and_evaluate(
                 opened,
                 model=classifier,
                 encoder=classifier.encoder,
-                train_loader=loaders.train(train, collate),
-                val_loader=loaders.val(val, collate),
+                train_loader=loaders.train(train_images),
+                val_loader=loaders.test(loaders.images(val)),
                 evaluator=collector,
                 plan=_plan(protocol, num_images=len(train.images), accumulate=batch.accumulate),
                 device=context.device,
@@ -174,38 +178,42 @@ def _classifier(
 
 
 class _Loaders:
-    """Training and test loaders of one run."""
+    """Training, probing and test loaders of one run."""
 
-    def __init__(self, context: TaskContext, batch: BatchPlan) -> None:
-        self._protocol: ImagenetProtocol = context.protocol
-        self._preprocessing = context.checkpoint.manifest.preprocessing
+    def __init__(self, context: TaskContext, batch: BatchPlan, collate: Collate) -> None:
+        protocol: ImagenetProtocol = context.protocol
+        preprocessing = context.checkpoint.manifest.preprocessing
+        self._training = training_transform(protocol, preprocessing)
+        self._test = test_transform(protocol, preprocessing)
         self._size = batch.size
         self._seed = context.seed
+        self._collate = collate
         self._pin = context.device != "cpu"
-        self._num_workers = 0 if self._protocol.in_memory else min(os.cpu_count() or 1, 8)
-        longer = max(image_size(self._protocol, self._preprocessing))
-        self._kept_side = 2 * longer if self._protocol.in_memory else None
+        self._num_workers = 0 if protocol.in_memory else min(os.cpu_count() or 1, 8)
+        self._kept_side = 2 * max(image_size(protocol, preprocessing)) if protocol.in_memory else None
 
-    def train(self, folder: ImageFolder, collate: Collate) -> DataLoader[Any]:
-        images = FolderImages(
-            folder, training_transform(self._protocol, self._preprocessing), kept_side=self._kept_side
-        )
+    def images(self, folder: ImageFolder) -> FolderImages:
+        """The folder's images, as they are tested."""
+        return FolderImages(folder, self._test, kept_side=self._kept_side)
+
+    def train(self, images: FolderImages) -> DataLoader[Any]:
+        """Endless, augmented."""
         return keyed_loader(
-            images,
+            images.with_transform(self._training),
             batch_size=self._size,
             seed=self._seed,
             num_workers=self._num_workers,
-            collate=collate,
+            collate=self._collate,
             pin_memory=self._pin,
         )
 
-    def val(self, folder: ImageFolder, collate: Collate) -> DataLoader[Any]:
-        images = FolderImages(folder, test_transform(self._protocol, self._preprocessing), kept_side=None)
+    def test(self, images: FolderImages) -> DataLoader[Any]:
+        """Once over the images, as they are tested."""
         return DataLoader(
             images,
             batch_size=self._size,
             num_workers=self._num_workers,
-            collate_fn=collate,
+            collate_fn=self._collate,
             pin_memory=self._pin,
         )
 
