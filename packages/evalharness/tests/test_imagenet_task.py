@@ -83,7 +83,8 @@ def test_it_learns_colours_and_reports_every_image(checkpoint, data_root, tmp_pa
 
 
 def test_the_same_seed_repeats_every_outcome_and_a_split_batch_stays_close(checkpoint, data_root, tmp_path):
-    protocol = dataclasses.replace(quick(), duration=4, warmup=1, batch_size=8)
+    # A random head after a few steps still confuses classes, so that another seed shows.
+    protocol = dataclasses.replace(quick(), duration=4, warmup=1, batch_size=8, head="random")
     runs = [
         ImagenetFineTune().run(context_for(checkpoint, data_root, tmp_path / name, protocol=protocol, **changes))
         for name, changes in (("a", {}), ("b", {}), ("c", {"seed": 1}), ("d", {"batch_size": 4}))
@@ -121,7 +122,9 @@ def test_swin_windows_scale_with_the_image(checkpoint, data_root, tmp_path):
     preprocessing = Preprocessing(image_size=(64, 64))
     manifest = dataclasses.replace(checkpoint.manifest, preprocessing=preprocessing)
     checkpoint = dataclasses.replace(checkpoint, encoder=encoder, manifest=manifest)
-    protocol = dataclasses.replace(quick(), duration=1, warmup=0, batch_size=2, image_side=96, drop_path=0.1)
+    protocol = dataclasses.replace(
+        quick(), duration=1, warmup=0, batch_size=2, image_side=96, drop_path=0.1, head="random"
+    )
     result = ImagenetFineTune().run(context_for(checkpoint, data_root, tmp_path, protocol=protocol, limit=6))
     assert result.load_coverage == 1.0
     assert fresh_encoder(encoder, drop_path=0.1, image_side=96).spec.config["window_sizes"] == [6, 6, 6, 6]

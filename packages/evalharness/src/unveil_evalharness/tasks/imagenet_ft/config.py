@@ -100,7 +100,7 @@ def quick() -> ImagenetProtocol:
         mixup=0.0,
         cutmix=0.0,
         image_side="pretraining",
-        crop_scale=(0.67, 1.0),
+        crop_scale=(0.9, 1.0),
         flip=0.0,
         colour_jitter=0.0,
         auto_augment="",
