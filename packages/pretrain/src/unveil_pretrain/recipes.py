@@ -26,17 +26,18 @@ __all__ = [
 
 
 def tiny_simmim() -> MimConfig:
-    """SimMIM on a SwinV2 of 32 channels at 64 pixels; 60 % of 16-pixel units hidden."""
+    """SimMIM on a SwinV2 of 32 channels at 64 pixels; 60 % of 8-pixel units hidden, raw pixels as target."""
     return MimConfig(
-        objective=SimMIMConfig(mask_unit=16, mask_ratio=0.6, target_window=0),
+        objective=SimMIMConfig(mask_unit=8, mask_ratio=0.6, target_window=0),
         encoder="swinv2_tiny",
         image_size=(64, 64),
         steps=400,
-        batch_size=32,
-        base_lr=1e-2,
+        batch_size=16,
+        base_lr=6.4e-2,
         lr_reference_batch=512,
-        warmup_steps=20,
-        schedule="multi_step",
+        warmup_steps=40,
+        schedule="cosine",
+        betas=(0.9, 0.95),
         validate_every=50,
         gap_images=400,
     )
@@ -69,14 +70,14 @@ def tiny_flip() -> FlipConfig:
         encoder="vit_tiny",
         image_size=(64, 64),
         steps=400,
-        batch_size=64,
-        base_lr=4e-3,
+        batch_size=32,
+        base_lr=8e-3,
         lr_reference_batch=256,
         warmup_steps=20,
         schedule="cosine",
         weight_decay=0.2,
         betas=(0.9, 0.95),
-        validate_every=100,
+        validate_every=200,
         gap_images=200,
     )
 
