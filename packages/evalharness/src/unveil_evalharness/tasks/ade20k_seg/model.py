@@ -16,7 +16,6 @@ __all__ = ["build_segmenter"]
 _POOLED_GRIDS = (1, 2, 3, 6)  # UPerNet's pyramid pooling (Xiao et al. 2018)
 _STRIDE_16 = 2  # position of that map
 _AUXILIARY_WEIGHT = 0.4
-_CHANNELS_PER_GROUP = 32
 _BYTE = 255.0  # pixel values of mm pipelines
 
 
@@ -83,8 +82,9 @@ def _head(channels: int, dropout: float, num_classes: int, *, loss_weight: float
         "num_classes": num_classes,
         # mmseg would advise one output for two classes.
         "out_channels": num_classes,
-        # Statistics of one image each, so that the batch may be split.
-        "norm_cfg": {"type": "GN", "num_groups": channels // _CHANNELS_PER_GROUP, "requires_grad": True},
+        # The papers' synchronised batch normalisation, in one process. Normalising each image by itself would keep
+        # what all images share in the features of a hardly trained encoder, and learns an order slower.
+        "norm_cfg": {"type": "BN", "requires_grad": True},
         "align_corners": False,
         "ignore_index": IGNORED,
         "loss_decode": {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": loss_weight},

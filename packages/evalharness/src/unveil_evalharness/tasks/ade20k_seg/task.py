@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Int
 
 from unveil_evalharness.compat import third_party_warnings
-from unveil_evalharness.engine.batch import plan_batch
+from unveil_evalharness.engine.batch import BatchPlan, plan_batch
 from unveil_evalharness.engine.encoder import fresh_encoder
 from unveil_evalharness.engine.optim import OptimiserSettings
 from unveil_evalharness.engine.runner import TrainingPlan, train_and_evaluate
 from unveil_evalharness.engine.session import Session, session
-from unveil_evalharness.errors import DataError, HarnessError
+from unveil_evalharness.errors import DataError, HarnessError, ProtocolError
 from unveil_evalharness.task import Metric, MetricSpec, TaskContext, TaskResult
 from unveil_evalharness.tasks.ade20k_seg import layout, metrics
 from unveil_evalharness.tasks.ade20k_seg.config import SegmentationProtocol, protocol_for
@@ -143,7 +143,7 @@ def _train(context: TaskContext, opened: Session, data: _Data) -> tuple[float, m
         encoder, protocol, preprocessing=checkpoint.manifest.preprocessing, num_classes=len(data.classes)
     )
     coverage = check_encoder(checkpoint.encoder, segmenter, image_size=protocol.crop_size)
-    batch = plan_batch(total=protocol.batch_size, requested=context.batch_size)
+    batch = _plan_batch(context)
     workers = 0 if context.device == "cpu" else _WORKERS_BESIDE_GPU
     metric = CountingIoU()
     reported = train_and_evaluate(
@@ -162,6 +162,21 @@ def _train(context: TaskContext, opened: Session, data: _Data) -> tuple[float, m
     )
     assert metric.counts is not None, "mmengine's evaluator computes every metric it was given"
     return coverage, metric.counts, reported
+
+
+def _plan_batch(context: TaskContext) -> BatchPlan:
+    """How a step is split; batch normalisation needs two images and depends on the split."""
+    batch = plan_batch(total=context.protocol.batch_size, requested=context.batch_size)
+    if batch.size < 2:
+        raise ProtocolError(
+            "ade20k_seg normalises over the images of a pass and cannot train on one; use --batch-size 2"
+        )
+    if batch.accumulate > 1:
+        context.log(
+            f"ade20k_seg: batch normalisation sees {batch.size} images at a time instead of "
+            f"{context.protocol.batch_size}; compare only with runs of the same --batch-size"
+        )
+    return batch
 
 
 def _training_plan(protocol: SegmentationProtocol, *, accumulate: int) -> TrainingPlan:
