@@ -13,6 +13,7 @@ from unveil_backbones import CheckpointError, load
 from unveil_pretrain import ConfigError, DataError, DivergedError, OutputError, loop, train
 from unveil_pretrain.cli import main
 from unveil_pretrain.data import ShardDataset
+from unveil_pretrain.validate import summarise
 
 
 def run(config, out, shards):
@@ -230,6 +231,14 @@ def test_a_loss_that_is_no_number_stops_with_step_samples_and_checkpoint(
     monkeypatch.undo()
     assert load(tmp_path / "run").manifest.step == 3
     assert run(simmim_config, tmp_path / "run", shards).name == "step_00000006"
+
+
+def test_a_validation_loss_that_is_no_number_is_no_traceback(simmim_config, shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "unveil_pretrain.checkpointing.evaluate", lambda *_, **__: {"loss": summarise(torch.tensor([torch.nan]))}
+    )
+    with pytest.raises(DivergedError, match="validation loss is not finite at step 2; there is no checkpoint yet"):
+        run(simmim_config, tmp_path / "run", shards)
 
 
 def test_a_changed_checkpoint_is_not_continued(simmim_config, shards, tmp_path, monkeypatch):

@@ -15,6 +15,9 @@ from unveil_backbones import load, load_pair, read_manifest
 from unveil_pretrain import ResumeError, loop, train
 from unveil_pretrain.record import RunFolder
 
+# Python 3.12 and later say so when a process with threads (the progress bar's) forks its workers.
+pytestmark = pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+
 
 def run(config, out, shards, **more):
     lines = []

@@ -1,5 +1,6 @@
 """What happens at the milestones of a run: a validation, a checkpoint, a loss that is no number."""
 
+import math
 import time
 
 import torch
@@ -18,10 +19,21 @@ __all__ = ["diverged", "record_validation", "save_checkpoint"]
 
 
 def record_validation(run: Run, position: Position) -> float:
-    """Score the validation images and the training images of the gap, append to val.jsonl, return the loss."""
+    """Score the validation images and the training images of the gap, append to val.jsonl, return the loss.
+
+    Raises:
+        DivergedError: a validation loss is not finite.
+        DataError: an image cannot be read.
+        OutputError: val.jsonl cannot be written.
+    """
     bfloat16 = run.config.precision == "bfloat16"
     scores = evaluate(run.objective, run.validation, run.normalise, bfloat16=bfloat16)
     gap = {} if run.gap is None else evaluate(run.objective, run.gap, run.normalise, bfloat16=bfloat16)
+    if not all(math.isfinite(score.loss) for score in (*scores.values(), *gap.values())):
+        raise DivergedError(
+            f"the validation loss is not finite at step {position.step}; {_last_good(run)}; "
+            "lower base_lr or clip_norm in a new --out"
+        )
     main, train = scores["loss"], gap.get("loss")
     row: dict[str, object] = {
         "step": position.step,
@@ -108,6 +120,11 @@ def diverged(run: Run, position: Position, inputs: Inputs, losses: Tensor, what:
     more = f" and {len(suspects) - 4} more" if len(suspects) > 4 else ""
     return DivergedError(
         f"the {what} is not finite at step {position.step} (samples {shown}{more}; batch in {record}); "
-        f"the last good checkpoint is {last if last is not None else 'none'}; "
+        f"{_last_good(run)}; "
         "lower base_lr or clip_norm, or use float32, in a new --out"
     )
+
+
+def _last_good(run: Run) -> str:
+    last = run.folder.last_checkpoint()
+    return "there is no checkpoint yet" if last is None else f"the last good checkpoint is {last}"

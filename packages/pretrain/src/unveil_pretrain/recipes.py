@@ -39,7 +39,7 @@ def tiny_simmim() -> MimConfig:
         schedule="cosine",
         betas=(0.9, 0.95),
         validate_every=50,
-        gap_images=400,
+        gap_images=200,
     )
 
 
@@ -50,14 +50,14 @@ def tiny_mae() -> MimConfig:
         encoder="vit_tiny",
         image_size=(64, 64),
         steps=400,
-        batch_size=64,
-        base_lr=4e-3,
+        batch_size=32,
+        base_lr=8e-3,
         lr_reference_batch=256,
         warmup_steps=20,
         schedule="cosine",
         betas=(0.9, 0.95),
         validate_every=50,
-        gap_images=400,
+        gap_images=200,
     )
 
 

@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from unveil_backbones.manifest import MANIFEST_NAME, ValPoint, read_manifest
+from unveil_backbones.manifest import MANIFEST_NAME, ValPoint
 
 from unveil_pretrain.config import first_difference
 from unveil_pretrain.errors import OutputError, ResumeError
 from unveil_pretrain.train_state import TRAIN_STATE
 
-__all__ = ["RunFolder", "git_commit", "package_versions"]
+__all__ = ["RunFolder", "about_run", "git_commit", "package_versions"]
 
 _RUN = "run.json"
 _METRICS = "metrics.jsonl"
@@ -80,15 +80,6 @@ class RunFolder:
             if re.fullmatch(r"step_\d+", entry.name) and (entry / MANIFEST_NAME).is_file()
         ]
         return max(found, key=lambda entry: int(entry.name.removeprefix("step_")), default=None)
-
-    def last_step(self) -> int:
-        """Step of the last checkpoint; 0 without one.
-
-        Raises:
-            CheckpointError: its manifest cannot be read.
-        """
-        path = self.last_checkpoint()
-        return 0 if path is None else read_manifest(path).step
 
     def drop_old_train_states(self) -> None:
         """Keep only the newest checkpoint's training state: weights are worth keeping, old optimisers are not."""
