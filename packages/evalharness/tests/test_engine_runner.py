@@ -1,7 +1,10 @@
 """Training on mmengine's Runner: learns, resumes exactly, leaves nothing behind."""
 
+import gc
+import multiprocessing
 import random
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from unveil_evalharness.engine.optim import OptimiserSettings
 from unveil_evalharness.engine.runner import DivergedError, TrainingPlan, train_and_evaluate
 from unveil_evalharness.engine.session import session
 from unveil_evalharness.engine.stream import keyed_loader, seed_globals
+from unveil_evalharness.errors import DataError
 
 pytestmark = pytest.mark.mm
 
@@ -86,17 +90,29 @@ def draw():
     return random.random(), np.random.random(), torch.rand(1).item()  # noqa: NPY002
 
 
-def run(work_dir: Path, *, seed=0, max_iters=60, accumulate=1, checkpoint_interval=0, explode_at=None):
+def run(
+    work_dir: Path,
+    *,
+    dataset=None,
+    num_workers=0,
+    seed=0,
+    max_iters=60,
+    accumulate=1,
+    checkpoint_interval=0,
+    explode_at=None,
+):
     """One training; returns its metrics and final weights."""
     work_dir.mkdir(parents=True, exist_ok=True)
-    dataset = Line()
+    dataset = dataset or Line()
     with session(scope="mmengine", work_dir=work_dir, seed=seed) as opened:
         model = build_model(explode_at)
         metrics = train_and_evaluate(
             opened,
             model=model,
             encoder=model.encoder,
-            train_loader=keyed_loader(dataset, batch_size=4 // accumulate, seed=seed, num_workers=0, collate=collate),
+            train_loader=keyed_loader(
+                dataset, batch_size=4 // accumulate, seed=seed, num_workers=num_workers, collate=collate
+            ),
             val_loader=torch.utils.data.DataLoader(dataset, batch_size=5, collate_fn=collate),
             evaluator=build_metric(),
             plan=TrainingPlan(
@@ -171,3 +187,26 @@ def test_accumulated_passes_hold_the_same_images_as_one_step(tmp_path):
     whole, _ = run(tmp_path / "whole", max_iters=30)
     split, _ = run(tmp_path / "split", max_iters=30, accumulate=2)
     assert split["error"] == pytest.approx(whole["error"], abs=0.1)
+
+
+class Broken(Line):
+    def __getitem__(self, index):
+        if index == 7:
+            raise DataError("cannot decode 7.jpg; replace the file")
+        return super().__getitem__(index)
+
+
+def test_loader_processes_change_nothing_and_end_with_the_training(tmp_path):
+    whole, _ = run(tmp_path / "whole", max_iters=6)
+    started = time.monotonic()
+    split, _ = run(tmp_path / "split", max_iters=6, num_workers=1)
+    gc.collect()
+    assert split == whole
+    assert multiprocessing.active_children() == []
+    assert time.monotonic() - started < 5
+
+
+def test_an_error_in_a_loader_process_is_one_line(tmp_path):
+    with pytest.raises(DataError) as caught:
+        run(tmp_path, dataset=Broken(), max_iters=6, num_workers=1)
+    assert str(caught.value) == "cannot decode 7.jpg; replace the file"

@@ -95,11 +95,16 @@ class KeyedTrainLoop(IterBasedTrainLoop):
         if self._iter:
             self._skip_done()
         self.runner.model.train()
-        while self._iter < self._max_iters:
-            seed_globals(derive_seed(self._seed, Purpose.FETCH, self._iter))
-            batch = next(self.dataloader_iterator)
-            seed_globals(derive_seed(self._seed, Purpose.STEP, self._iter))
-            self.run_iter(batch)
+        try:
+            while self._iter < self._max_iters:
+                seed_globals(derive_seed(self._seed, Purpose.FETCH, self._iter))
+                batch = next(self.dataloader_iterator)
+                seed_globals(derive_seed(self._seed, Purpose.STEP, self._iter))
+                self.run_iter(batch)
+        finally:
+            # Ends the loader's processes now. Left to the garbage collector, which takes the runner and its loader as
+            # one cycle, each process outlives its queue and is waited for five seconds.
+            self.dataloader_iterator = iter(())
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
 

@@ -4,7 +4,8 @@ The Runner here differs from mmengine's in what one process with many runs needs
 never initialises weights (a task does that before it loads the encoder), and it changes no process-wide setting.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -136,8 +137,21 @@ def train_and_evaluate(
         randomness={"seed": opened.seed},
         experiment_name=opened.name,
     )
-    runner.train()
-    return {name: float(value) for name, value in runner.val().items()}
+    with _one_line_errors():
+        runner.train()
+        return {name: float(value) for name, value in runner.val().items()}
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Gives an error from a loader process its own line back; torch hands it over inside the process's traceback."""
+    try:
+        yield
+    except HarnessError as error:
+        lines = str(error).splitlines()
+        if len(lines) < 2:
+            raise
+        raise type(error)(lines[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from error
 
 
 def _as_list(evaluator: Any) -> Sequence[Any]:

@@ -133,5 +133,4 @@ def keyed_loader(
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        persistent_workers=num_workers > 0,
     )
