@@ -13,7 +13,7 @@ __all__ = ["Budget", "evaluation_cells", "pretraining_cells"]
 class Budget:
     """Sizes of the demo. The defaults take about ten minutes on two processor cores."""
 
-    num_unique: tuple[int, ...] = (64, 2000)
+    num_unique: tuple[int, ...] = (16, 2000)
     """Numbers of unique training images: the data axis of the scaling study in miniature."""
     steps: tuple[int, ...] = (100, 200, 400)
     """Training lengths of the SimMIM runs; each has its own schedule."""
