@@ -93,7 +93,7 @@ def quick_protocol() -> DetectionProtocol:
         num_train_images=400,
         num_val_images=100,
         batch_size=4,
-        max_iters=160,
+        max_iters=180,
         lr=1e-3,
         weight_decay=0.05,
         layer_decay=1.0,
