@@ -51,7 +51,7 @@ def pretrain_command(kind: str, recipe: str, out: Path, shard_folder: Path, *mor
 def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
     root = tmp_path_factory.mktemp("road")
     folders = Road(data=root / "data", simmim=root / "simmim", flip=root / "flip", results=root / "eval")
-    sizes = ("--num-train", 64, "--num-val", 32, "--num-classification-train", 60, "--num-classification-val", 40,
+    sizes = ("--num-train", 64, "--num-val", 100, "--num-classification-train", 60, "--num-classification-val", 40,
              "--num-detection-train", 16, "--num-detection-val", 8,
              "--num-segmentation-train", 16, "--num-segmentation-val", 8)  # fmt: skip
     succeed("unveil_pretrain", "scenes", "--out", folders.data, *sizes)

@@ -5,9 +5,13 @@ import json
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from unveil_evalharness.run import RunOptions
 
 # Before the package is imported for the first time: every annotated function then checks its arguments.
 install_import_hook(["unveil_evalharness"], "beartype.beartype")
@@ -146,3 +150,20 @@ def write_shard(path: Path, records: Sequence[tuple[str, bytes, object]]) -> Pat
 
 def _captions(colour: str) -> list[str]:
     return [f"a {colour} square", f"a square that is {colour}"]
+
+
+@pytest.fixture
+def options(mae_checkpoint: Path, tmp_path: Path) -> "RunOptions":
+    """`run` of a task called toy on one checkpoint."""
+    from unveil_evalharness.run import RunOptions
+
+    data = tmp_path / "data"
+    data.mkdir()
+    return RunOptions(
+        ckpt=(mae_checkpoint,),
+        data_root=data,
+        output_path=tmp_path / "out",
+        tasks=("toy",),
+        device="cpu",
+        progress=False,
+    )

@@ -62,6 +62,8 @@ def write_coco(root, *, num_train=6, num_val=4, seed=0):
                     }
                 )
         content = {
+            "info": {"description": "squares"},
+            "licenses": [],
             "images": images,
             "annotations": annotations,
             "categories": [{"id": 3, "name": "red"}, {"id": 7, "name": "blue"}],
