@@ -93,13 +93,15 @@ def _parse(path: Path, image_dir: Path) -> dict[str, list[Any]]:
         content = json.loads(path.read_bytes())
     except ValueError as error:
         raise DataError(f"{path} ({path.stat().st_size} bytes) is not JSON: {error}; restore the file") from error
+    lists: dict[str, list[Any]] = {}
     for key in ("images", "annotations", "categories"):
         found = content.get(key) if isinstance(content, dict) else None
         if not isinstance(found, list) or not found:
             raise DataError(
                 f"{path} has no {key}; COCO instance files hold lists 'images', 'annotations', 'categories'"
             )
-    return content
+        lists[key] = found
+    return lists
 
 
 def _check_fields(path: Path, kind: str, records: Sequence[Any], fields: tuple[str, ...]) -> None:
