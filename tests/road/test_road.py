@@ -60,16 +60,19 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
     return folders
 
 
-def evaluate(road: Road, *more: object) -> subprocess.CompletedProcess[str]:
-    checkpoints = f"{road.simmim},{road.flip}"
-    return command("unveil_evalharness", "run", "--ckpt", checkpoints, "--suite", "quick", "--data-root", road.data,
-                   "--output-path", road.results, "--limit", 8, *more)  # fmt: skip
+def evaluate(road: Road, *more: object) -> list[subprocess.CompletedProcess[str]]:
+    """FLIP on all four tasks; SimMIM on the cheap one and on the one that does not apply to it."""
+    common = ("--suite", "quick", "--data-root", road.data, "--output-path", road.results, "--limit", 8, *more)
+    return [
+        command("unveil_evalharness", "run", "--ckpt", road.flip, *common),
+        command("unveil_evalharness", "run", "--ckpt", road.simmim, "--tasks", "imagenet_ft,zs_retrieval", *common),
+    ]
 
 
 @pytest.fixture(scope="module")
 def evaluated(road: Road) -> Road:
-    process = evaluate(road)
-    assert process.returncode == 0, process.stdout + process.stderr
+    for process in evaluate(road):
+        assert process.returncode == 0, process.stdout + process.stderr
     return road
 
 
@@ -83,7 +86,7 @@ def test_every_task_of_every_checkpoint_is_recorded(evaluated: Road) -> None:
     assert len(labels) == 2
     assert {task for _, task in outcome} == TASKS
     statuses = sorted(str(status) for status in outcome.values())
-    assert statuses == ["not_applicable"] + ["ok"] * 7  # SimMIM has no text tower
+    assert statuses == ["not_applicable"] + ["ok"] * 5  # SimMIM has no text tower
 
 
 def test_limited_rows_say_so_and_carry_provenance(evaluated: Road) -> None:
@@ -108,10 +111,10 @@ def test_trained_tasks_loaded_every_encoder_tensor(evaluated: Road) -> None:
 
 def test_second_run_repeats_nothing(evaluated: Road) -> None:
     before = (evaluated.results / "results.jsonl").read_bytes()
-    process = evaluate(evaluated, "--json")
-    assert process.returncode == 0, process.stderr
+    for process in evaluate(evaluated, "--json"):
+        assert process.returncode == 0, process.stderr
+        json.loads(process.stdout)
     assert (evaluated.results / "results.jsonl").read_bytes() == before
-    json.loads(process.stdout)
 
 
 def test_finished_pretraining_is_not_repeated(road: Road) -> None:
