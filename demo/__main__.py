@@ -26,9 +26,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _stop(failures: Sequence[CellFailure]) -> None:
+    for failure in failures:
+        print(f"demo: {failure.cell.name} failed: {failure.last_line} (log: {failure.cell.log})", file=sys.stderr)
     if failures:
-        for failure in failures:
-            print(f"demo: {failure.cell.name} failed: {failure.last_line} (log: {failure.cell.log})", file=sys.stderr)
         raise SystemExit(1)
 
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pretraining = pretraining_cells(data_root, out, budget)
         _stop(run_cells("pre-training", pretraining, num_lanes=options.lanes))
         evaluation = evaluation_cells(data_root, out, pretraining, budget)
-        _stop(run_cells("evaluation", evaluation, num_lanes=options.lanes))
+        failures = run_cells("evaluation", evaluation, num_lanes=options.lanes)
     except (RealDataError, OSError) as error:
         print(f"demo: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
@@ -76,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _show(("report", results, "--output", str(out / "report")))
     print(f"\ndone in {(time.monotonic() - start) / 60:.1f} minutes")
     print(f"report: {out / 'report' / 'report.html'}")
+    # What did succeed is worth its report; the failures come last, where they are seen.
+    _stop(failures)
 
 
 if __name__ == "__main__":
