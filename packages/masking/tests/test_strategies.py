@@ -139,7 +139,13 @@ def test_an_impossible_grid_is_refused(sides):
 
 
 def test_descriptions_are_json_and_tell_strategies_apart():
-    assert RandomMask(0.75).describe() == {"strategy": "random", "ratio": 0.75, "rounding": "floor_keep", "unit": 1}
+    assert RandomMask(0.75).describe() == {
+        "strategy": "random",
+        "ratio": 0.75,
+        "rounding": "floor_keep",
+        "unit": 1,
+        "share": "sample",
+    }
     described = UnitMask(8, 0.6).describe()
     assert json.loads(json.dumps(described)) == described
     assert described == {"strategy": "unit", "ratio": 0.6, "rounding": "ceil_hidden", "unit": 8}

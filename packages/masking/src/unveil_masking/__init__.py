@@ -4,22 +4,26 @@ A mask is a pure function of (seed, epoch, sample id). Sampling in a data loader
 gives the same bits. Importing this package loads NumPy and never torch.
 """
 
+from unveil_masking._base import Share, Strategy
 from unveil_masking._noise import noise
 from unveil_masking.counts import Rounding
 from unveil_masking.errors import (
+    CountError,
     GridError,
     KeyArrayError,
     MaskingError,
     RatioError,
+    ScoreError,
     TokenShapeError,
     UnitError,
 )
 from unveil_masking.grid import Grid
 from unveil_masking.partition import Partition
-from unveil_masking.strategies import RandomMask, Strategy, UnitMask
+from unveil_masking.strategies import RandomMask, UnitMask
 from unveil_masking.tokens import restore, take, to_pixels
 
 __all__ = [
+    "CountError",
     "Grid",
     "GridError",
     "KeyArrayError",
@@ -28,6 +32,8 @@ __all__ = [
     "RandomMask",
     "RatioError",
     "Rounding",
+    "ScoreError",
+    "Share",
     "Strategy",
     "TokenShapeError",
     "UnitError",

@@ -9,44 +9,22 @@ every library sorts it alike.
 
 from dataclasses import dataclass
 from math import gcd
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from unveil_masking._arrays import arange, sort
+from unveil_masking._base import Share, Strategy, check_share
 from unveil_masking._noise import noise_range
 from unveil_masking.counts import Rounding, check_ratio, num_hidden
 from unveil_masking.errors import UnitError
 from unveil_masking.grid import Grid
-from unveil_masking.partition import Partition, partition_from_mask
 
 __all__ = ["RandomMask", "Strategy", "UnitMask"]
-
-Array = TypeVar("Array")
 
 _INDEX_BITS = 31  # 32 bits of noise above 31 bits of index: the sort key stays a positive int64
 
 
-class Strategy(Protocol):
-    """What a masking strategy offers; `RandomMask` and `UnitMask` are the ones in this package."""
-
-    def sample(self, grid: Grid, sample_ids: Array, *, seed: int, epoch: int | Array = 0) -> Partition[Array]:
-        """The partition of each sample, a pure function of (seed, epoch, sample id)."""
-        ...
-
-    def num_hidden(self, grid: Grid) -> int:
-        """Number of tokens hidden in every sample on this grid."""
-        ...
-
-    def realised_ratio(self, grid: Grid) -> float:
-        """`num_hidden(grid) / grid.num`."""
-        ...
-
-    def describe(self) -> dict[str, str | int | float]:
-        """A JSON-able record of the strategy."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class RandomMask:
+class RandomMask(Strategy):
     """Hide single tokens at random: kept = floor(n · (1 − ratio)), as in MAE and FLIP.
 
     Raises:
@@ -57,42 +35,27 @@ class RandomMask:
     """Share of tokens to hide, in [0, 1); read as its shortest decimal."""
     rounding: Rounding = "floor_keep"
     """How the count is rounded, see `unveil_masking.counts`."""
+    share: Share = "sample"
+    """Who shares a mask, see `Share`."""
 
     def __post_init__(self) -> None:
         check_ratio(self.ratio, self.rounding)
+        check_share(self.share)
 
-    def sample(self, grid: Grid, sample_ids: Array, *, seed: int, epoch: int | Array = 0) -> Partition[Array]:
-        """The partition of each sample, a pure function of (seed, epoch, sample id).
+    def _draw(self, grid: Grid, sample_ids: Any, seed: int, epoch: Any) -> Any:
+        return hidden_units(grid.num, self._hidden_range(grid)[1], sample_ids, seed, epoch)
 
-        Args:
-            grid: the token grid.
-            sample_ids: int64 [b], NumPy or torch; the result has its library and device.
-            seed: 0 ≤ seed < 2⁶⁴.
-            epoch: one int, or int64 [b] aligned with `sample_ids`. Validation uses one fixed epoch.
-
-        Raises:
-            RatioError: no token of this grid would stay visible.
-            KeyArrayError: a key of a wrong type, shape or range.
-        """
-        hidden = self.num_hidden(grid)
-        mask = _hidden_units(grid.num, hidden, sample_ids, seed, epoch)
-        return partition_from_mask(mask, grid.num - hidden, grid)
-
-    def num_hidden(self, grid: Grid) -> int:
-        """Number of tokens hidden in every sample on this grid."""
-        return num_hidden(grid.num, self.ratio, self.rounding)
-
-    def realised_ratio(self, grid: Grid) -> float:
-        """`num_hidden(grid) / grid.num`."""
-        return self.num_hidden(grid) / grid.num
+    def _hidden_range(self, grid: Grid) -> tuple[int, int]:
+        hidden = num_hidden(grid.num, self.ratio, self.rounding)
+        return hidden, hidden
 
     def describe(self) -> dict[str, str | int | float]:
         """A JSON-able record of the strategy."""
-        return {"strategy": "random", "ratio": self.ratio, "rounding": self.rounding, "unit": 1}
+        return {"strategy": "random", "ratio": self.ratio, "rounding": self.rounding, "unit": 1, "share": self.share}
 
 
 @dataclass(frozen=True, slots=True)
-class UnitMask:
+class UnitMask(Strategy):
     """Hide square units of `unit` × `unit` tokens: hidden units = ceil(units · ratio), as in SimMIM.
 
     SimMIM at 192 pixels with SwinV2 (4-pixel tokens) and 32-pixel units is `UnitMask(8, 0.6)` on `Grid(48, 48)`:
@@ -109,6 +72,8 @@ class UnitMask:
     """Share of units to hide, in [0, 1); read as its shortest decimal."""
     rounding: Rounding = "ceil_hidden"
     """How the count is rounded, see `unveil_masking.counts`."""
+    share: Share = "sample"
+    """Who shares a mask, see `Share`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.unit, int) or isinstance(self.unit, bool) or self.unit < 1:
@@ -117,31 +82,29 @@ class UnitMask:
                 "for example 8 for 32-pixel units of 4-pixel tokens."
             )
         check_ratio(self.ratio, self.rounding)
+        check_share(self.share)
 
-    def sample(self, grid: Grid, sample_ids: Array, *, seed: int, epoch: int | Array = 0) -> Partition[Array]:
-        """The partition of each sample; arguments and errors as in `RandomMask.sample`.
-
-        Raises:
-            UnitError: the unit does not tile the grid.
-        """
+    def _draw(self, grid: Grid, sample_ids: Any, seed: int, epoch: Any) -> Any:
         units = self._units(grid)
-        hidden_units = num_hidden(units.num, self.ratio, self.rounding)
-        unit_mask: Any = _hidden_units(units.num, hidden_units, sample_ids, seed, epoch)
+        hidden = num_hidden(units.num, self.ratio, self.rounding)
+        unit_mask: Any = hidden_units(units.num, hidden, sample_ids, seed, epoch)
         token = arange(grid.num, unit_mask)
-        unit_of_token = (token // grid.cols) // self.unit * units.cols + (token % grid.cols) // self.unit
-        return partition_from_mask(unit_mask[:, unit_of_token], grid.num - hidden_units * self.unit**2, grid)
+        row, col = token // grid.cols, token % grid.cols  # rows run on through the slots of a clip
+        return unit_mask[:, row // self.unit * units.cols + col // self.unit]
 
-    def num_hidden(self, grid: Grid) -> int:
-        """Number of tokens hidden in every sample on this grid."""
-        return num_hidden(self._units(grid).num, self.ratio, self.rounding) * self.unit**2
-
-    def realised_ratio(self, grid: Grid) -> float:
-        """`num_hidden(grid) / grid.num`."""
-        return self.num_hidden(grid) / grid.num
+    def _hidden_range(self, grid: Grid) -> tuple[int, int]:
+        hidden = num_hidden(self._units(grid).num, self.ratio, self.rounding) * self.unit**2
+        return hidden, hidden
 
     def describe(self) -> dict[str, str | int | float]:
         """A JSON-able record of the strategy."""
-        return {"strategy": "unit", "ratio": self.ratio, "rounding": self.rounding, "unit": self.unit}
+        return {
+            "strategy": "unit",
+            "ratio": self.ratio,
+            "rounding": self.rounding,
+            "unit": self.unit,
+            "share": self.share,
+        }
 
     def _units(self, grid: Grid) -> Grid:
         """The grid of units; partial units are refused, because they would make the realised ratio vary."""
@@ -149,13 +112,13 @@ class UnitMask:
         if common % self.unit:
             allowed = ", ".join(str(side) for side in range(1, common + 1) if common % side == 0)
             raise UnitError(
-                f"UnitMask(unit={self.unit}) does not tile a grid of {grid.rows}×{grid.cols} tokens. "
+                f"UnitMask(unit={self.unit}) does not tile a grid of {grid} tokens. "
                 f"Units allowed on this grid: {allowed}. Change the unit or the image size."
             )
-        return Grid(grid.rows // self.unit, grid.cols // self.unit)
+        return Grid(grid.rows // self.unit, grid.cols // self.unit, grid.frames)
 
 
-def _hidden_units(total: int, hidden: int, sample_ids: Array, seed: int, epoch: int | Array) -> Any:
+def hidden_units(total: int, hidden: int, sample_ids: Any, seed: int, epoch: Any) -> Any:
     """Bool [b, total], True on the `hidden` units of each sample with the largest noise."""
     random_bits: Any = noise_range(seed, epoch, sample_ids, total)
     keys = (random_bits << _INDEX_BITS) + arange(total, random_bits)

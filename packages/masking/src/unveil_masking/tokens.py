@@ -102,7 +102,7 @@ def _check(tokens: Any, partition: Partition[Any], length: int, name: str) -> No
         raise TokenShapeError(
             f"{name} is {where_am_i(tokens)} of shape {tuple(getattr(tokens, 'shape', ()))}. This partition needs "
             f"[{batch}, {length}, width]: {batch} samples of {length} tokens on a grid of "
-            f"{partition.grid.rows}×{partition.grid.cols}. Leave prefix tokens such as [CLS] out."
+            f"{partition.grid}. Leave prefix tokens such as [CLS] out."
         )
     if where_am_i(tokens) != where_am_i(partition.keep):
         raise TokenShapeError(
