@@ -1,16 +1,37 @@
 """Turn parsed JSON into the typed fields of the manifest, or say which field is wrong (standard library only)."""
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, TypeVar
 
 from unveil_backbones.errors import ManifestError
 
-__all__ = ["JSON", "Fields", "optional", "read_float", "read_int", "read_object", "read_text", "sequence_of"]
+__all__ = [
+    "JSON",
+    "Fields",
+    "choice_of",
+    "optional",
+    "read_bool",
+    "read_float",
+    "read_int",
+    "read_object",
+    "read_text",
+    "sequence_of",
+]
 
 JSON = str | int | float | bool | None | list[Any] | dict[str, Any]
 """What ``json.loads`` returns. (A recursive alias would say more, but cannot be checked at run time.)"""
 
 T = TypeVar("T")
+
+
+class Missing(Enum):
+    """The type of ``MISSING``: no default was given (``None`` may be one)."""
+
+    MISSING = "missing"
+
+
+MISSING = Missing.MISSING
 
 
 class Fields:
@@ -26,13 +47,21 @@ class Fields:
         self.where = where
         self._left = dict(value)
 
-    def take(self, name: str, convert: Callable[[JSON, str], T]) -> T:
+    def take(self, name: str, convert: Callable[[JSON, str], T], default: T | Missing = MISSING) -> T:
         """Return the converted member ``name``.
 
+        Args:
+            name: The member.
+            convert: Checks and converts its value.
+            default: What an absent member means. Only for a field that was added after checkpoints without it were
+                written, so that they still load; its value has to be what those checkpoints did.
+
         Raises:
-            ManifestError: The member is absent or its value is not what ``convert`` accepts.
+            ManifestError: The member is absent without a default, or its value is not what ``convert`` accepts.
         """
         if name not in self._left:
+            if not isinstance(default, Missing):
+                return default
             raise ManifestError(f"{self.where} has no field {name!r}; every field is required; write it with `save`")
         return convert(self._left.pop(name), f"{self.where}.{name}")
 
@@ -66,6 +95,13 @@ def read_float(value: JSON, where: str) -> float:
     return float(value)
 
 
+def read_bool(value: JSON, where: str) -> bool:
+    """Accept ``true`` or ``false``."""
+    if not isinstance(value, bool):
+        raise _wrong(value, where, "true or false")
+    return value
+
+
 def read_object(value: JSON, where: str) -> dict[str, JSON]:
     """Accept any JSON object."""
     if not isinstance(value, dict):
@@ -76,6 +112,18 @@ def read_object(value: JSON, where: str) -> dict[str, JSON]:
 def optional(convert: Callable[[JSON, str], T]) -> Callable[[JSON, str], T | None]:
     """Accept ``null`` beside what ``convert`` accepts."""
     return lambda value, where: None if value is None else convert(value, where)
+
+
+def choice_of(choices: tuple[T, ...]) -> Callable[[JSON, str], T]:
+    """Accept one of the given values and return it."""
+
+    def read(value: JSON, where: str) -> T:
+        for choice in choices:
+            if type(value) is type(choice) and value == choice:
+                return choice
+        raise _wrong(value, where, f"one of {', '.join(repr(choice) for choice in choices)}")
+
+    return read
 
 
 def sequence_of(convert: Callable[[JSON, str], T], length: int | None = None) -> Callable[[JSON, str], tuple[T, ...]]:

@@ -1,29 +1,49 @@
 """What every image encoder offers: ``embed`` (pixels to tokens) and ``encode`` (tokens to tokens), in two halves.
 
 Masking happens between the two, outside of the encoder. Shapes: ``b`` images, ``c h w`` pixels, ``n`` tokens of
-``embed`` in raster order, ``m`` tokens of ``encode``, ``d`` and ``e`` their widths.
+``embed`` in raster order, ``k`` kept ones, ``m`` tokens of ``encode``, ``d`` and ``e`` their widths.
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar, Literal, Protocol
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from unveil_backbones.errors import ImageSizeError, TokenCountError
+from unveil_backbones._json import JSON
+from unveil_backbones.errors import ConfigError, ImageSizeError, TokenCountError, UnknownLayerError
 from unveil_backbones.specs import EncoderSpec
 
-if TYPE_CHECKING:
-    from unveil_backbones.swin import SwinConfig
-    from unveil_backbones.vit import VitConfig
+__all__ = ["POOLINGS", "Encoder", "EncoderConfig", "Pooling", "check_image_size", "undecayed"]
 
-__all__ = ["Encoder", "check_image_size", "undecayed"]
+Pooling = Literal["mean", "mean_all", "cls"]
+"""How tokens become one vector: mean of the image's tokens, mean of all tokens (FLIP), or the class token alone."""
+
+POOLINGS: tuple[Pooling, ...] = ("mean", "mean_all", "cls")
+
+
+class EncoderConfig(Protocol):
+    """What the typed configurations of all families have in common."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of pre-training."""
+        ...
+
+    def to_json(self) -> dict[str, JSON]:
+        """Return plain JSON values."""
+        ...
 
 
 class Encoder(nn.Module, ABC):
     """An image encoder on timm's modules; parameter names are timm's.
 
     Attributes:
+        OPTIMISATIONS: Name of each faster way of computing the same, and one sentence about it.
         spec: Name and full configuration: what ``build`` needs to make it again.
         width: Width of the tokens of ``encode`` and of ``forward``.
         embed_width: Width of the tokens of ``embed``.
@@ -33,7 +53,12 @@ class Encoder(nn.Module, ABC):
         accepts_subset: Whether ``encode`` takes a part of the tokens.
         feature_channels: Channels of each map of ``features``.
         feature_strides: Pixels per cell of each map of ``features``.
+        pooling: How ``forward`` and ``encode_pooled`` make one vector of the tokens.
+        checkpoint_blocks: Whether blocks forget their inner activations and compute them again in the backward pass:
+            less memory, the same gradients.
     """
+
+    OPTIMISATIONS: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     spec: EncoderSpec
     width: int
@@ -44,11 +69,41 @@ class Encoder(nn.Module, ABC):
     accepts_subset: bool
     feature_channels: tuple[int, ...]
     feature_strides: tuple[int, ...]
+    pooling: Pooling
+    checkpoint_blocks: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pooling = "mean"
+        self.checkpoint_blocks = False
+        self._optimisations = frozenset(self.OPTIMISATIONS)
 
     @property
     @abstractmethod
-    def config(self) -> "VitConfig | SwinConfig":
+    def config(self) -> EncoderConfig:
         """The typed configuration, for ``rebuild``."""
+
+    @property
+    def optimisations(self) -> frozenset[str]:
+        """Names of the optimisations in use; all of ``OPTIMISATIONS`` at first."""
+        return self._optimisations
+
+    def set_optimisations(self, names: Collection[str]) -> None:
+        """Use these optimisations and no others. Results stay equal up to rounding.
+
+        Args:
+            names: Any of ``OPTIMISATIONS``; empty for timm's own way.
+
+        Raises:
+            ConfigError: A name is unknown.
+        """
+        unknown = set(names) - set(self.OPTIMISATIONS)
+        if unknown:
+            known = ", ".join(self.OPTIMISATIONS) or "none"
+            raise ConfigError(
+                f"{self.spec.name} has no optimisations {sorted(unknown)}; it has: {known}; leave the others out"
+            )
+        self._optimisations = frozenset(names)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return rows and columns of ``embed``'s tokens for an image of this size.
@@ -60,11 +115,19 @@ class Encoder(nn.Module, ABC):
         return height // self.patch_size, width // self.patch_size
 
     @abstractmethod
-    def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+    def embed(
+        self, images: Float[Tensor, "b c h w"], keep: Int64[Tensor, "b k"] | None = None
+    ) -> Float[Tensor, "b n d"]:
         """Turn images into tokens in raster order, positions added where the encoder has them.
+
+        Args:
+            images: Pixels.
+            keep: Raster indices of the tokens that are wanted, in any order; all of them if ``None``. With it the
+                result is ``[b, k, d]`` and equals the gathered full result. Only if ``accepts_subset``.
 
         Raises:
             ImageSizeError: A side is not a multiple of ``stride``.
+            TokenCountError: ``keep`` was given to an encoder that needs all tokens, or does not fit the grid.
         """
 
     @abstractmethod
@@ -83,10 +146,27 @@ class Encoder(nn.Module, ABC):
     def features(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Return the encoder's native feature maps, finest first (``feature_channels``, ``feature_strides``)."""
 
+    def encode_pooled(self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int]) -> Float[Tensor, "b e"]:
+        """Return ``pool(encode(tokens, grid))``; an encoder may skip what pooling does not read.
+
+        Args:
+            tokens: As for ``encode``.
+            grid: As for ``encode``.
+
+        Raises:
+            TokenCountError: The number of tokens does not fit the grid.
+        """
+        return self.pool(self.encode(tokens, grid))
+
+    def pool(self, tokens: Float[Tensor, "b m e"]) -> Float[Tensor, "b e"]:
+        """Return one vector per image from the tokens of ``encode``, as ``pooling`` says."""
+        if self.pooling == "cls":
+            return tokens[:, 0]
+        return tokens[:, self.num_prefix_tokens if self.pooling == "mean" else 0 :].mean(dim=1)
+
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b e"]:
-        """Return one vector per image: the mean of the encoded tokens of the image, prefix tokens left out."""
-        tokens = self.encode(self.embed(images), self.grid(images.shape[-2], images.shape[-1]))
-        return tokens[:, self.num_prefix_tokens :].mean(dim=1)
+        """Return one vector per image: the pooled tokens of ``encode``."""
+        return self.encode_pooled(self.embed(images), self.grid(images.shape[-2], images.shape[-1]))
 
     @abstractmethod
     def layer_groups(self) -> list[list[str]]:
@@ -96,10 +176,66 @@ class Encoder(nn.Module, ABC):
         """Return the names of the parameters that weight decay must not touch: biases, norms, tokens, positions."""
         return undecayed(self)
 
+    def block_names(self) -> tuple[str, ...]:
+        """Return the module paths of the transformer blocks, in order.
+
+        They are the units to wrap for FSDP and the units of ``checkpoint_blocks``.
+        """
+        paths = [name.rpartition(".") for name, _ in self.named_modules()]
+        return tuple(f"{parent}.{last}" for parent, _, last in paths if _is_block(parent, last))
+
+    def intermediate_names(self) -> tuple[str, ...]:
+        """Return the names of the layers whose outputs are usually wanted: the blocks and the final norm.
+
+        ``intermediates`` takes every module path that runs in ``encode``, such as ``blocks.0.attn.qkv``, too.
+        """
+        return (*self.block_names(), *(name for name, _ in self.named_children() if name == "norm"))
+
+    def intermediates(self, images: Float[Tensor, "b c h w"], names: Sequence[str]) -> dict[str, Tensor]:
+        """Return the outputs of the named layers for whole images, each in the layer's own shape.
+
+        Args:
+            images: Pixels.
+            names: Module paths, for example from ``intermediate_names()``.
+
+        Raises:
+            UnknownLayerError: No module has such a path, or it did not run, or its output is not one tensor.
+        """
+        modules = dict(self.named_modules())
+        unknown = [name for name in names if not name or name not in modules]
+        if unknown:
+            raise UnknownLayerError(
+                f"{self.spec.name} has no layers {unknown}; it has {', '.join(self.intermediate_names())} and the "
+                "modules inside; choose among them"
+            )
+        found: dict[str, Tensor] = {}
+        handles = [modules[name].register_forward_hook(_recorder(found, name)) for name in names]
+        try:
+            self.encode(self.embed(images), self.grid(images.shape[-2], images.shape[-1]))
+        finally:
+            for handle in handles:
+                handle.remove()
+        silent = [name for name in names if name not in found]
+        if silent:
+            raise UnknownLayerError(
+                f"layers {silent} of {self.spec.name} gave no tensor: they do not run as modules of their own; "
+                f"choose among {', '.join(self.intermediate_names())}"
+            )
+        return {name: found[name] for name in names}
+
     @property
     def num_parameters(self) -> int:
         """Number of parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def _run(self, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """Run a block, or a function of it, under ``checkpoint_blocks``.
+
+        The state of the random generators is kept, so that drop path takes the same decisions twice.
+        """
+        if self.checkpoint_blocks and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
     def _check_count(self, given: int, grid: tuple[int, int]) -> None:
         """Refuse a number of tokens that cannot come from ``grid``."""
@@ -111,6 +247,17 @@ class Encoder(nn.Module, ABC):
             f"{self.spec.name} got {given} tokens for a grid of {grid[0]} x {grid[1]}; it takes {allowed}; "
             "pass the grid that `encoder.grid(height, width)` returns"
         )
+
+    def _check_keep(self, keep: Tensor | None, grid: tuple[int, int]) -> None:
+        """Refuse ``keep`` where all tokens are needed, or where it names more tokens than the grid has."""
+        if keep is None:
+            return
+        if not self.accepts_subset:
+            raise TokenCountError(
+                f"{self.spec.name} needs all tokens and got `keep` for {keep.shape[1]}; leave `keep` out and replace "
+                "hidden tokens by mask tokens, or choose an encoder with `accepts_subset`"
+            )
+        self._check_count(keep.shape[1], grid)
 
 
 def check_image_size(height: int, width: int, multiple: int, who: str) -> None:
@@ -142,3 +289,17 @@ def _nearest(side: int, multiple: int) -> list[int]:
     if below == side and side > 0:
         return [side]
     return [below, below + multiple] if below > 0 else [multiple]
+
+
+def _is_block(parent: str, last: str) -> bool:
+    """Whether a module path ends in ``blocks.<number>``, as timm names the blocks of every family."""
+    return last.isdigit() and parent.rpartition(".")[2] == "blocks"
+
+
+def _recorder(found: dict[str, Tensor], name: str) -> Callable[[nn.Module, object, object], None]:
+    def record(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            # The first run counts: under activation checkpointing the backward pass runs the layer again.
+            found.setdefault(name, output)
+
+    return record

@@ -17,6 +17,7 @@ __all__ = [
     "TokenizerError",
     "TruncatedError",
     "UnknownArchitectureError",
+    "UnknownLayerError",
     "UnknownModelError",
     "UnsafePathError",
 ]
@@ -36,6 +37,10 @@ class TokenCountError(BackboneError):
 
 class UnknownModelError(BackboneError):
     """No encoder or text tower has this name."""
+
+
+class UnknownLayerError(BackboneError):
+    """An intermediate result was asked for by a name that no layer of the encoder has, or that did not run."""
 
 
 class ConfigError(BackboneError):
