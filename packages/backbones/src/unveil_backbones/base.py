@@ -7,7 +7,7 @@ Masking happens between the two, outside of the encoder. Shapes: ``b`` images, `
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -26,6 +26,7 @@ Pooling = Literal["mean", "mean_all", "cls"]
 POOLINGS: tuple[Pooling, ...] = ("mean", "mean_all", "cls")
 
 
+@runtime_checkable
 class EncoderConfig(Protocol):
     """What the typed configurations of all families have in common."""
 

@@ -1,56 +1,31 @@
-"""Encoders by name: the presets, and building from a spec or a changed configuration."""
+"""Encoders by name: the families' presets joined, and building from a spec or a changed configuration."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import overload
 
 from torch import Tensor
 
-from unveil_backbones.base import Encoder
+from unveil_backbones.base import Encoder, EncoderConfig
 from unveil_backbones.errors import ConfigError, UnknownModelError
+from unveil_backbones.pair import ImageTextPair
+from unveil_backbones.pair_presets import PAIR_PRESETS, PairName, create_pair
 from unveil_backbones.specs import EncoderSpec
 from unveil_backbones.swin import SwinConfig, SwinEncoder, clamped_windows
+from unveil_backbones.swin_presets import SWIN_PRESETS
 from unveil_backbones.vit import VitConfig, VitEncoder
+from unveil_backbones.vit_presets import VIT_PRESETS
 
 __all__ = ["Encoder", "build", "create", "names", "rebuild"]
 
 # Families stand beside presets so that an encoder of one's own shape has a name its checkpoint can carry.
-_VIT = "vit"
-_SWIN = "swinv2"
-
-
-def _vit(image: int, patch: int, width: int, depth: int, heads: int) -> VitConfig:
-    return VitConfig(image_size=(image, image), patch_size=patch, width=width, depth=depth, num_heads=heads)
-
-
-def _swin(image: int, width: int, depths: tuple[int, ...], window: int) -> SwinConfig:
-    windows = (window,) * 4
-    return SwinConfig(
-        image_size=(image, image),
-        width=width,
-        depths=depths,
-        num_heads=tuple(width * 2**stage // 32 for stage in range(4)),
-        window_sizes=windows,
-        pretrained_window_sizes=clamped_windows((image, image), 4, windows),
-    )
-
-
-_PRESETS: Mapping[str, VitConfig | SwinConfig] = MappingProxyType(
-    {
-        "vit_tiny": _vit(64, 8, 128, 4, 4),
-        "vit_s16": _vit(224, 16, 384, 12, 6),
-        "vit_b16": _vit(224, 16, 768, 12, 12),
-        "vit_l16": _vit(224, 16, 1024, 24, 16),
-        "swinv2_tiny": _swin(64, 32, (2, 2, 2, 2), 4),
-        "swinv2_s": _swin(192, 96, (2, 2, 18, 2), 12),
-        "swinv2_b": _swin(192, 128, (2, 2, 18, 2), 12),
-        "swinv2_l": _swin(192, 192, (2, 2, 18, 2), 12),
-    }
-)
+_FAMILIES: Mapping[str, type[VitConfig | SwinConfig]] = MappingProxyType({"vit": VitConfig, "swinv2": SwinConfig})
+_PRESETS: Mapping[str, VitConfig | SwinConfig] = MappingProxyType({**VIT_PRESETS, **SWIN_PRESETS})
 
 
 def names() -> tuple[str, ...]:
-    """Return the names that ``create`` knows.
+    """Return the names of image encoders that ``create`` knows; pairs are in ``pair_presets.PAIR_PRESETS``.
 
     ``*_tiny`` are made for CPU tests and demonstrations (64 pixels); ``swinv2_*`` are those of the data-scaling study
     (192 pixels, window 12), ``vit_*`` the usual ones (224 pixels).
@@ -58,21 +33,38 @@ def names() -> tuple[str, ...]:
     return tuple(_PRESETS)
 
 
-def create(name: str, *, image_size: tuple[int, int] | int | None = None, drop_path: float | None = None) -> Encoder:
-    """Make an encoder with fresh weights.
+@overload
+def create(  # pyright: ignore[reportOverlappingOverload]  # a literal name is a pair, any other text an encoder
+    name: PairName, *, image_size: tuple[int, int] | int | None = None, drop_path: float | None = None
+) -> ImageTextPair: ...
+
+
+@overload
+def create(
+    name: str, *, image_size: tuple[int, int] | int | None = None, drop_path: float | None = None
+) -> Encoder: ...
+
+
+def create(
+    name: str, *, image_size: tuple[int, int] | int | None = None, drop_path: float | None = None
+) -> Encoder | ImageTextPair:
+    """Make an encoder, or an image-text pair, with fresh weights.
 
     Args:
-        name: One of ``names()``.
+        name: One of ``names()``, or of ``pair_presets.PAIR_PRESETS``.
         image_size: Height and width of pre-training (one number for a square); the preset's if ``None``.
         drop_path: Stochastic depth of the last block; the preset's (0) if ``None``.
 
     Raises:
-        UnknownModelError: The name is none of ``names()``.
+        UnknownModelError: The name is none of these.
         ImageSizeError: The size does not fit the encoder.
         ConfigError: ``drop_path`` is no probability.
     """
+    if name in PAIR_PRESETS:
+        return create_pair(name, image_size=image_size, drop_path=drop_path)
     if name not in _PRESETS:
-        raise UnknownModelError(f"encoder {name!r} is unknown; there are {', '.join(names())}; choose one of them")
+        known = ", ".join((*names(), *PAIR_PRESETS))
+        raise UnknownModelError(f"encoder {name!r} is unknown; there are {known}; choose one of them")
     config = _PRESETS[name]
     if drop_path is not None:
         config = replace(config, drop_path=drop_path)
@@ -93,18 +85,16 @@ def build(spec: EncoderSpec) -> Encoder:
         ManifestError: A field of the configuration is missing, unknown or of the wrong type.
         ConfigError: The values make no encoder.
     """
-    preset = _PRESETS.get(spec.name)
-    if spec.name == _VIT or isinstance(preset, VitConfig):
-        return VitEncoder(VitConfig.from_json(spec.config), spec.name)
-    if spec.name == _SWIN or isinstance(preset, SwinConfig):
-        return SwinEncoder(SwinConfig.from_json(spec.config), spec.name)
-    raise UnknownModelError(
-        f"encoder {spec.name!r} is unknown; this version builds {', '.join((*names(), _VIT, _SWIN))}; "
-        "upgrade unveil-backbones if a newer version made it"
-    )
+    family = type(_PRESETS[spec.name]) if spec.name in _PRESETS else _FAMILIES.get(spec.name)
+    if family is None:
+        raise UnknownModelError(
+            f"encoder {spec.name!r} is unknown; this version builds {', '.join((*names(), *_FAMILIES))}; "
+            "upgrade unveil-backbones if a newer version made it"
+        )
+    return _from_config(family.from_json(spec.config), spec.name)
 
 
-def rebuild(encoder: Encoder, config: VitConfig | SwinConfig) -> Encoder:
+def rebuild(encoder: Encoder, config: EncoderConfig) -> Encoder:
     """Make an encoder with the same weights and another configuration, such as a larger ``drop_path`` for fine-tuning.
 
     Args:
@@ -112,7 +102,7 @@ def rebuild(encoder: Encoder, config: VitConfig | SwinConfig) -> Encoder:
         config: ``dataclasses.replace(encoder.config, drop_path=0.2)`` or the like; shapes of weights must stay.
 
     Raises:
-        ConfigError: The configuration has weights of other names or shapes.
+        ConfigError: The configuration is of no known family, or has weights of other names or shapes.
     """
     changed = _from_config(config, encoder.spec.name)
     state = encoder.state_dict()
@@ -125,8 +115,12 @@ def rebuild(encoder: Encoder, config: VitConfig | SwinConfig) -> Encoder:
     return changed
 
 
-def _from_config(config: VitConfig | SwinConfig, name: str) -> Encoder:
-    return VitEncoder(config, name) if isinstance(config, VitConfig) else SwinEncoder(config, name)
+def _from_config(config: EncoderConfig, name: str) -> Encoder:
+    if isinstance(config, VitConfig):
+        return VitEncoder(config, name)
+    if isinstance(config, SwinConfig):
+        return SwinEncoder(config, name)
+    raise ConfigError(f"{config} is the configuration of no encoder of this package; take `encoder.config`")
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from unveil_backbones._json import JSON, Fields, read_float, read_int, sequence_of
@@ -137,15 +137,19 @@ class VitEncoder(Encoder):
         nn.init.xavier_uniform_(weight.data.view(weight.shape[0], -1))
         nn.init.normal_(self.cls_token, std=0.02)
 
-    def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+    def embed(
+        self, images: Float[Tensor, "b c h w"], keep: Int64[Tensor, "b k"] | None = None
+    ) -> Float[Tensor, "b n d"]:
         """Turn images into tokens in raster order with their positions added.
 
         Raises:
             ImageSizeError: A side is not a multiple of the patch size.
         """
         rows, cols = self.grid(images.shape[-2], images.shape[-1])
+        self._check_keep(keep, (rows, cols))
         tokens = self.patch_embed(images)
-        return tokens + self._position(rows, cols).to(tokens.dtype)
+        tokens = tokens + self._position(rows, cols).to(tokens.dtype)
+        return tokens if keep is None else torch.take_along_dim(tokens, keep[:, :, None], 1)
 
     def encode(self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int]) -> Float[Tensor, "b m d"]:
         """Prepend the class token, run the blocks and the final norm; ``m = 1 + n``.
