@@ -1,74 +1,29 @@
-"""A bidirectional text tower as FLIP uses it (Li et al., arXiv 2212.00794; details from the authors' released code).
+"""Text towers: captions as word pieces to one vector each, after FLIP and CLIP.
 
-Learned token and position embeddings, no added class token, no causal mask. Two habits of the released code are kept:
-padding is attended like any other token (its validity mask is computed there and not used), and the sentence's vector
-is the last layer's *token 0*, the first word piece.
+FLIP (Li et al., arXiv 2212.00794; details from the authors' released code): learned token and position embeddings, no
+added class token, no causal mask. Two habits of that code are kept: padding is attended like any other token (its
+validity mask is computed there and not used), and the caption's vector is the last layer's *token 0*, the first piece.
+
+CLIP (Radford et al., arXiv 2103.00020): the same embeddings, a causal mask, and the vector of the end-of-text token,
+which has the largest number of the vocabulary.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from unveil_backbones._json import JSON, Fields, read_float, read_int
-from unveil_backbones._timm import Block
 from unveil_backbones.base import undecayed
 from unveil_backbones.errors import ConfigError, TokenCountError, UnknownModelError
 from unveil_backbones.specs import TextSpec
+from unveil_backbones.text_block import Layout, TextBlock
+from unveil_backbones.text_config import TextConfig
 
 __all__ = ["TextConfig", "TextTower", "build_text", "create_text", "text_names"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TextConfig:
-    """Shape of a text tower."""
-
-    vocab_size: int
-    """Number of word pieces."""
-    length: int
-    """Word pieces per caption; shorter captions are padded, longer ones cut."""
-    width: int
-    """Width of the tokens."""
-    depth: int
-    """Number of blocks."""
-    num_heads: int
-    """Attention heads of each block."""
-    mlp_ratio: float = 4.0
-    """Hidden width of the MLP over ``width``."""
-
-    def __post_init__(self) -> None:
-        if min(self.vocab_size, self.length, self.depth) < 1 or self.width % self.num_heads:
-            raise ConfigError(
-                f"{self}; vocabulary, length and depth are at least 1 and the width is a multiple of the heads; "
-                "change the one that is not"
-            )
-
-    def to_json(self) -> dict[str, JSON]:
-        """Return plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: JSON, where: str = "text.config") -> "TextConfig":
-        """Read what ``to_json`` wrote.
-
-        Raises:
-            ManifestError: A field is missing, unknown or of the wrong type.
-            ConfigError: The values make no text tower.
-        """
-        fields = Fields(value, where)
-        config = cls(
-            vocab_size=fields.take("vocab_size", read_int),
-            length=fields.take("length", read_int),
-            width=fields.take("width", read_int),
-            depth=fields.take("depth", read_int),
-            num_heads=fields.take("num_heads", read_int),
-            mlp_ratio=fields.take("mlp_ratio", read_float),
-        )
-        fields.done()
-        return config
 
 
 class TextTower(nn.Module):
@@ -79,36 +34,84 @@ class TextTower(nn.Module):
         name: Name of the architecture in the spec.
 
     Attributes:
+        OPTIMISATIONS: Name of each faster way of computing the same, and one sentence about it.
         spec: Name and full configuration: what ``build_text`` needs to make it again.
         width: Width of the returned vector.
+        checkpoint_blocks: Whether blocks forget their inner activations and compute them again in the backward pass.
     """
+
+    OPTIMISATIONS: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "last_block": "The last block computes the pooled token only.",
+            "cut": "Causal towers: tokens after the end of the longest caption of the batch are not computed.",
+            "pack": "Causal towers: tokens after the end of each caption pass attention only.",
+        }
+    )
 
     def __init__(self, config: TextConfig, name: str = "text") -> None:
         super().__init__()
         self.config = config
         self.spec = TextSpec(name, config.to_json())
         self.width = config.width
+        self.checkpoint_blocks = False
+        self._optimisations = frozenset(self.OPTIMISATIONS)
         self.token_embed = nn.Embedding(config.vocab_size, config.width)
         self.pos_embed = nn.Parameter(torch.empty(1, config.length, config.width))
-        self.blocks = nn.Sequential(
-            *(Block(config.width, config.num_heads, config.mlp_ratio, qkv_bias=True) for _ in range(config.depth))
-        )
-        self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.blocks = nn.ModuleList(TextBlock(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
         self._initialise()
 
     def _initialise(self) -> None:
+        """Xavier in bidirectional towers (FLIP's code), by widths and depth in causal ones (CLIP)."""
         nn.init.normal_(self.token_embed.weight, std=0.02)
         nn.init.normal_(self.pos_embed, std=0.01)
-        for module in self.blocks.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+        config = self.config
+        residual = (2 * config.depth * config.width) ** -0.5
+        deviations = {
+            "attn.qkv": config.width**-0.5,
+            "attn.proj": residual,
+            "mlp.fc1": (2 * config.width) ** -0.5,
+            "mlp.fc2": residual,
+        }
+        for block in self.blocks:
+            for layer, deviation in deviations.items():
+                linear = block.get_submodule(layer)
+                assert isinstance(linear, nn.Linear)
+                if config.causal:
+                    nn.init.normal_(linear.weight, std=deviation)
+                else:
+                    nn.init.xavier_uniform_(linear.weight)
+                nn.init.zeros_(linear.bias)
+
+    @property
+    def optimisations(self) -> frozenset[str]:
+        """Names of the optimisations in use; all of ``OPTIMISATIONS`` at first."""
+        return self._optimisations
+
+    def set_optimisations(self, names: Collection[str]) -> None:
+        """Use these optimisations and no others. Results stay equal up to rounding.
+
+        Args:
+            names: Any of ``OPTIMISATIONS``; empty for the plain way.
+
+        Raises:
+            ConfigError: A name is unknown.
+        """
+        unknown = set(names) - set(self.OPTIMISATIONS)
+        if unknown:
+            raise ConfigError(
+                f"{self.spec.name} has no optimisations {sorted(unknown)}; it has: {', '.join(self.OPTIMISATIONS)}; "
+                "leave the others out"
+            )
+        self._optimisations = frozenset(names)
 
     def forward(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b d"]:
         """Return each caption's vector, ``d = width``.
 
         Args:
-            ids: Word pieces, at most ``length`` of them per caption, padded.
+            ids: Word pieces, at most ``length`` of them per caption, padded. They may lie on the CPU whatever the
+                tower's device, and should: ``cut`` and ``pack`` need to know how long captions are before work is
+                handed to an accelerator, and apply to such rows only.
 
         Raises:
             TokenCountError: Captions are empty or longer than the position embedding.
@@ -118,8 +121,56 @@ class TextTower(nn.Module):
                 f"{self.spec.name} got captions of {ids.shape[1]} word pieces; it takes 1 to {self.config.length}; "
                 "use the tokenizer that was saved with it"
             )
-        tokens = self.token_embed(ids) + self.pos_embed[:, : ids.shape[1]]
-        return self.norm(self.blocks(tokens))[:, 0]
+        ids, layout = self._arrange(ids)
+        table = self._embed(ids, layout)
+        for index, block in enumerate(self.blocks):
+            pooled_only = "last_block" in self._optimisations and index == len(self.blocks) - 1
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                table = checkpoint(block, table, layout, pooled_only, use_reentrant=False)
+            else:
+                table = block(table, layout, pooled_only)
+        return self.norm(table if "last_block" in self._optimisations else table[layout.pooled])
+
+    def _arrange(self, ids: Int[Tensor, "b t"]) -> tuple[Int[Tensor, "b u"], Layout]:
+        """Decide which tokens are computed; return the kept columns and their layout, on the tower's device."""
+        config, device = self.config, self.token_embed.weight.device
+        ends = ids.argmax(dim=1) if config.pooling == "eot" else torch.zeros_like(ids[:, 0], dtype=torch.int64)
+        shortens = config.causal and ids.device.type == "cpu" and len(ids) > 0
+        if shortens and self._optimisations & {"cut", "pack"}:
+            ids = ids[:, : int(ends.max()) + 1]
+        length = ids.shape[1]
+        columns = torch.arange(length, device=ids.device)
+        rows, keys = None, None
+        pooled = torch.arange(len(ids), device=ids.device) * length + ends
+        if config.causal:
+            keys = columns <= ends[:, None]
+            if shortens and "pack" in self._optimisations:
+                rows = keys.flatten().nonzero().squeeze(1).to(device, non_blocking=True)
+                pooled = (ends + 1).cumsum(0) - 1
+        elif not config.attend_padding:
+            # The pooled token is always there: a caption of padding alone would have nothing to attend.
+            keys = (ids != config.pad_id) | (columns == ends[:, None])
+        layout = Layout(
+            captions=len(ids),
+            length=length,
+            pooled=pooled.to(device, non_blocking=True),
+            rows=rows,
+            causal=config.causal,
+            keys=None if keys is None else keys.to(device, non_blocking=True),
+        )
+        return ids.to(device, non_blocking=True), layout
+
+    def _embed(self, ids: Int[Tensor, "b t"], layout: Layout) -> Float[Tensor, "r d"]:
+        position = self.pos_embed[0, : layout.length]
+        if layout.rows is None:
+            return (self.token_embed(ids) + position).flatten(0, 1)
+        return self.token_embed(ids.flatten()[layout.rows]) + nn.functional.embedding(
+            layout.rows % layout.length, position
+        )
+
+    def block_names(self) -> tuple[str, ...]:
+        """Return the module paths of the blocks: units to wrap for FSDP and of ``checkpoint_blocks``."""
+        return tuple(f"blocks.{index}" for index in range(len(self.blocks)))
 
     def no_weight_decay(self) -> frozenset[str]:
         """Return biases, norms and the position embedding (FLIP, table 10)."""
@@ -127,8 +178,14 @@ class TextTower(nn.Module):
 
 
 _PRESETS: Mapping[str, tuple[int, int, int]] = MappingProxyType(
-    # width, depth, heads; text_b is FLIP's table 9, text_s narrows it to ViT-S's width.
-    {"text_tiny": (128, 2, 4), "text_s": (384, 12, 6), "text_b": (512, 12, 8)}
+    # width, depth, heads; text_b, text_l and text_h are FLIP's table 9, text_s narrows text_b to ViT-S's width.
+    {
+        "text_tiny": (128, 2, 4),
+        "text_s": (384, 12, 6),
+        "text_b": (512, 12, 8),
+        "text_l": (768, 12, 12),
+        "text_h": (1024, 24, 16),
+    }
 )
 
 
@@ -138,7 +195,7 @@ def text_names() -> tuple[str, ...]:
 
 
 def create_text(name: str, vocab_size: int, length: int) -> TextTower:
-    """Make a text tower with fresh weights.
+    """Make a bidirectional text tower (FLIP's) with fresh weights; for others give ``TextTower`` a ``TextConfig``.
 
     Args:
         name: One of ``text_names()``.
