@@ -1,0 +1,89 @@
+"""The device that is measured: waiting for it, its memory, its peak speed, and the compiler."""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks._compare import Clock
+
+__all__ = ["Device", "compiled", "matmul_peak", "open_device"]
+
+_GPU_SIDE = 8192
+_CPU_SIDE = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where the work is done."""
+
+    torch: torch.device
+    name: str
+    """The processor's own name."""
+    clock: Clock
+
+    @property
+    def headline(self) -> str:
+        """Which of the two times to quote: CPU time on a CPU, whose neighbours disturb the wall clock; else wall."""
+        return "cpu" if self.torch.type == "cpu" else "wall"
+
+
+def open_device(name: str, threads: int = 1) -> Device:
+    """Return the device of this name ("cpu", "cuda", "cuda:1") and set the number of threads of the CPU.
+
+    Raises:
+        ValueError: There is no such device here.
+    """
+    device = torch.device(name)
+    torch.set_num_threads(threads)
+    if device.type == "cpu":
+        return Device(device, _cpu_name(), Clock())
+    if device.type != "cuda" or not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} is not here; there is cpu" + _cuda_names() + "; choose one of them")
+    return Device(
+        device,
+        torch.cuda.get_device_name(device),
+        Clock(
+            synchronise=lambda: torch.cuda.synchronize(device),
+            forget_peak=lambda: torch.cuda.reset_peak_memory_stats(device),
+            peak_bytes=lambda: torch.cuda.max_memory_allocated(device),
+        ),
+    )
+
+
+def matmul_peak(device: Device, dtype: torch.dtype = torch.bfloat16, repeats: int = 5) -> float:
+    """Return FLOP/s of a square product: 8192 cubed on a GPU, 2048 cubed on a CPU. The best of ``repeats`` counts.
+
+    Two operations for each multiply-add. This is the denominator of the utilisation (MFU).
+    """
+    side = _CPU_SIDE if device.torch.type == "cpu" else _GPU_SIDE
+    left = torch.randn(side, side, device=device.torch).to(dtype)
+    right = torch.randn(side, side, device=device.torch).to(dtype)
+    best = float("inf")
+    for _ in range(repeats + 1):  # the first one warms up; being the slowest, it never is the best
+        device.clock.synchronise()
+        start = time.perf_counter()
+        torch.mm(left, right)
+        device.clock.synchronise()
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best
+
+
+def compiled(step: Callable[..., Any], wanted: bool) -> Callable[..., Any]:
+    """Return ``torch.compile(step)`` if wanted; the same for both sides, so that neither has an advantage."""
+    return torch.compile(step) if wanted else step
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _cuda_names() -> str:
+    return "".join(f", cuda:{i}" for i in range(torch.cuda.device_count())) if torch.cuda.is_available() else ""
