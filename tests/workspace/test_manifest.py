@@ -120,7 +120,7 @@ def test_the_command_prints_what_the_makefile_needs(root):
     lines = run("requirements")
     assert lines[:4] == [
         "-e ./packages/masking[torch]",
-        "-e ./packages/backbones",
+        "-e ./packages/backbones[clip]",
         "-e ./packages/pretrain[scenes]",
         "-e ./packages/evalharness[all]",
     ]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import BertWordPieceTokenizer
 from unveil_backbones import WordPieceTokenizer
 from unveil_backbones.errors import TokenizerError
 
@@ -71,6 +72,79 @@ def test_other_processes_learn_the_same(tokenizer):
         [sys.executable, "-c", code], input=json.dumps(CAPTIONS), capture_output=True, text=True, check=True
     )
     assert done.stdout == tokenizer.to_json()
+
+
+BERT = [
+    "[PAD]",
+    "[unused0]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "un",
+    "##aff",
+    "##able",
+    "##a",
+    "a",
+    ",",
+    "cafe",
+    "中",
+]
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(BERT) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_vocabulary_file_numbers_pieces_by_line_and_the_longest_piece_wins(vocabulary):
+    tokenizer = WordPieceTokenizer.from_vocabulary(vocabulary, length=6)
+    assert (tokenizer.vocab_size, tokenizer.length, tokenizer.pad_id) == (14, 6, 0)
+    rows = tokenizer(["Unaffable, a CAFÉ", "a 中a a", "unb", "unaffable unaffable a"])
+    # By hand: no [CLS] or [SEP]; a character of CJK is a word; a word that cannot be spelt is one unknown piece.
+    assert rows.tolist() == [[6, 7, 8, 11, 10, 12], [10, 13, 10, 10, 0, 0], [2, 0, 0, 0, 0, 0], [6, 7, 8, 6, 7, 8]]
+
+
+def test_a_vocabulary_file_gives_what_the_librarys_bert_tokenizer_gives(vocabulary):
+    reference = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
+    texts = ["Unaffable, a CAFÉ", "a,a , a\tunaffableable", "ünaffa", "", "中中 a", "\u0000a\u200b b"]
+    rows = WordPieceTokenizer.from_vocabulary(vocabulary, length=40)(texts)
+    for text, row in zip(texts, rows.tolist(), strict=True):
+        pieces = reference.encode(text, add_special_tokens=False).ids
+        assert row == pieces + [0] * (40 - len(pieces))
+
+
+def test_a_vocabulary_with_windows_line_ends_is_the_same(vocabulary):
+    plain = WordPieceTokenizer.from_vocabulary(vocabulary)
+    vocabulary.write_bytes("\r\n".join(BERT).encode())
+    assert WordPieceTokenizer.from_vocabulary(vocabulary).to_json() == plain.to_json()
+    assert WordPieceTokenizer.from_json(plain.to_json())(["unaffable"]).tolist() == plain(["unaffable"]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [
+        (["[UNK]", "[PAD]"], r"begins with \['\[UNK\]'\], has \[UNK\]"),
+        (["[PAD]", "a"], r"lacks \[UNK\]"),
+        (["[PAD]", "[UNK]", "a", "b", "a"], r"repeats \['a'\]"),
+    ],
+)
+def test_files_that_are_no_vocabulary_are_refused(vocabulary, pieces, message):
+    vocabulary.write_text("\n".join(pieces), encoding="utf-8")
+    with pytest.raises(TokenizerError, match=message):
+        WordPieceTokenizer.from_vocabulary(vocabulary)
+
+
+def test_vocabulary_files_that_cannot_be_read_are_refused(vocabulary, tmp_path):
+    with pytest.raises(TokenizerError, match="could not be read"):
+        WordPieceTokenizer.from_vocabulary(tmp_path / "absent.txt")
+    with pytest.raises(TokenizerError, match="length 0"):
+        WordPieceTokenizer.from_vocabulary(vocabulary, length=0)
+    vocabulary.write_bytes(b"[PAD]\n\xff")
+    with pytest.raises(TokenizerError, match="could not be read"):
+        WordPieceTokenizer.from_vocabulary(vocabulary)
 
 
 @settings(max_examples=25, deadline=None)

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from unveil_backbones.swin import SwinConfig, SwinEncoder
     from unveil_backbones.text import TextConfig, TextTower, build_text, create_text
     from unveil_backbones.tokenizer import WordPieceTokenizer
+    from unveil_backbones.tokenizer_base import CaptionTokenizer
+    from unveil_backbones.tokenizer_bpe import BpeTokenizer
+    from unveil_backbones.tokenizer_json import tokenizer_from_json
     from unveil_backbones.vit import VitConfig, VitEncoder
 
 __version__ = "0.1.0"
@@ -46,6 +49,8 @@ __version__ = "0.1.0"
 __all__ = [
     "FORMAT_VERSION",
     "BackboneError",
+    "BpeTokenizer",
+    "CaptionTokenizer",
     "Checkpoint",
     "CheckpointError",
     "Encoder",
@@ -84,6 +89,7 @@ __all__ = [
     "rebuild",
     "resolve_checkpoint",
     "save",
+    "tokenizer_from_json",
     "train_state",
 ]
 
@@ -120,6 +126,9 @@ _MODULES = MappingProxyType(
         "swin": ("SwinConfig", "SwinEncoder"),
         "text": ("TextConfig", "TextTower", "build_text", "create_text"),
         "tokenizer": ("WordPieceTokenizer",),
+        "tokenizer_base": ("CaptionTokenizer",),
+        "tokenizer_bpe": ("BpeTokenizer",),
+        "tokenizer_json": ("tokenizer_from_json",),
         "vit": ("VitConfig", "VitEncoder"),
     }
 )

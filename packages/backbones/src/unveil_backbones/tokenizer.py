@@ -1,12 +1,13 @@
-"""A WordPiece tokenizer trained on the captions at hand, on the ``tokenizers`` library.
+"""A WordPiece tokenizer from a vocabulary file or trained on the captions at hand, on the ``tokenizers`` library.
 
-FLIP uses BERT's lower-cased WordPiece vocabulary, which would have to be downloaded. A vocabulary trained from one's
-own captions needs no network and fits small data; its JSON is the library's own format, and travels in the checkpoint.
+FLIP uses BERT's lower-cased WordPiece vocabulary (30,522 pieces), a text file that its owner gives. A vocabulary
+trained from one's own captions needs no file and fits small data. The JSON is the library's own format, and travels in
+the checkpoint.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Int64
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
 from unveil_backbones.errors import TokenizerError
+from unveil_backbones.tokenizer_base import fixed_rows, parse_tokenizer
 
 __all__ = ["WordPieceTokenizer"]
 
@@ -25,27 +27,49 @@ _LARGEST_ALPHABET = 1000
 
 
 class WordPieceTokenizer:
-    """Captions to fixed-length rows of word-piece numbers; 0 is padding, 1 an unknown word.
+    """Captions to fixed-length rows of word-piece numbers; 0 is padding.
 
-    Make one with ``train`` or ``from_json``.
+    Make one with ``from_vocabulary``, ``train`` or ``from_json``.
 
     Attributes:
+        length: Pieces per row.
         pad_id: Number of the padding piece.
     """
 
     pad_id = 0
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        truncation, padding = tokenizer.truncation, tokenizer.padding
-        if truncation is None or padding is None or padding["length"] != truncation["max_length"]:
-            raise TokenizerError(
-                "the tokenizer pads and cuts to no fixed length; both have to be the same; train it with "
-                "WordPieceTokenizer.train"
-            )
-        if tokenizer.token_to_id(_PAD) != self.pad_id or padding["pad_id"] != self.pad_id:
+        self.length, fill = fixed_rows(tokenizer, "WordPieceTokenizer.train")
+        if tokenizer.token_to_id(_PAD) != self.pad_id or fill != self.pad_id:
             raise TokenizerError(f"the tokenizer's {_PAD} is not piece 0; train it with WordPieceTokenizer.train")
         self._tokenizer = tokenizer
-        self.length: int = truncation["max_length"]
+
+    @classmethod
+    def from_vocabulary(cls, path: str | Path, length: int = 32) -> "WordPieceTokenizer":
+        """Read a vocabulary file as BERT's ``vocab.txt``: one piece a line, its number is that of its line.
+
+        As in FLIP, captions are lower-cased and get no ``[CLS]`` or ``[SEP]``.
+
+        Args:
+            path: The file; its first line is ``[PAD]``, and ``[UNK]`` is one of the others.
+            length: Pieces per row (FLIP: 32).
+
+        Raises:
+            TokenizerError: The file cannot be read, has a piece twice or lacks a special one, or ``length`` is 0.
+        """
+        try:
+            pieces = Path(path).read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise TokenizerError(f"{path} could not be read ({error}); give a vocabulary such as vocab.txt") from error
+        pieces = [piece.rstrip("\r") for piece in (pieces[:-1] if pieces[-1] == "" else pieces)]
+        repeated = [piece for piece, count in Counter(pieces).items() if count > 1]
+        if pieces[:1] != [_PAD] or _UNKNOWN not in pieces or repeated:
+            raise TokenizerError(
+                f"{path} begins with {pieces[:1]}, {'has' if _UNKNOWN in pieces else 'lacks'} {_UNKNOWN} and repeats "
+                f"{repeated[:3]}; a vocabulary has {_PAD} in line 1, {_UNKNOWN} somewhere and no piece twice; "
+                "give BERT's vocab.txt or one like it"
+            )
+        return cls(_complete({piece: number for number, piece in enumerate(pieces)}, length))
 
     @classmethod
     def train(cls, captions: Iterable[str], vocab_size: int, length: int = 32) -> "WordPieceTokenizer":
@@ -67,14 +91,7 @@ class WordPieceTokenizer:
         words = _word_counts(captions)
         if not words:
             raise TokenizerError("no caption holds a word; the vocabulary is learnt from captions; check the data")
-        vocabulary = _learn(words, vocab_size)
-        tokenizer = _with_rules(
-            models.WordPiece(vocabulary, unk_token=_UNKNOWN, continuing_subword_prefix=_CONTINUATION)
-        )
-        tokenizer.add_special_tokens(list(_SPECIAL))
-        tokenizer.enable_truncation(length)
-        tokenizer.enable_padding(pad_id=cls.pad_id, pad_token=_PAD, length=length)
-        return cls(tokenizer)
+        return cls(_complete(_learn(words, vocab_size), length))
 
     @classmethod
     def from_json(cls, text: str) -> "WordPieceTokenizer":
@@ -83,15 +100,7 @@ class WordPieceTokenizer:
         Raises:
             TokenizerError: The text is not a tokenizer, or not one with a fixed length and padding 0.
         """
-        try:
-            json.loads(text)
-        except json.JSONDecodeError as error:
-            raise TokenizerError(f"the tokenizer is not complete JSON ({error}); copy the checkpoint again") from error
-        try:
-            tokenizer = Tokenizer.from_str(text)
-        except Exception as error:  # the library raises bare Exception for every kind of malformed content
-            raise TokenizerError(f"the JSON is no tokenizer ({error}); write it with `to_json`") from error
-        return cls(tokenizer)
+        return cls(parse_tokenizer(text))
 
     def to_json(self) -> str:
         """Return vocabulary and rules in the JSON format of the ``tokenizers`` library."""
@@ -106,6 +115,18 @@ class WordPieceTokenizer:
         """Return the pieces of each caption, cut or padded to ``length``."""
         encodings = self._tokenizer.encode_batch(list(captions))
         return torch.tensor([encoding.ids for encoding in encodings], dtype=torch.int64).reshape(-1, self.length)
+
+
+def _complete(vocabulary: dict[str, int], length: int) -> Tokenizer:
+    """A tokenizer of fixed length around a vocabulary."""
+    if length < 1:
+        raise TokenizerError(f"length {length}; a caption has at least one piece; give a larger number")
+    model = models.WordPiece(vocabulary, unk_token=_UNKNOWN, continuing_subword_prefix=_CONTINUATION)
+    tokenizer = _with_rules(model)
+    tokenizer.add_special_tokens(list(_SPECIAL))
+    tokenizer.enable_truncation(length)
+    tokenizer.enable_padding(pad_id=WordPieceTokenizer.pad_id, pad_token=_PAD, length=length)
+    return tokenizer
 
 
 def _with_rules(model: models.Model) -> Tokenizer:
