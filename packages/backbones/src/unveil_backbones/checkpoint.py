@@ -37,7 +37,8 @@ from unveil_backbones.errors import (
 from unveil_backbones.manifest import MANIFEST_NAME, Manifest, checkpoint_sha256, read_manifest, resolve_checkpoint
 from unveil_backbones.pair import ImageTextPair
 from unveil_backbones.text import build_text
-from unveil_backbones.tokenizer import WordPieceTokenizer
+from unveil_backbones.tokenizer_base import CaptionTokenizer
+from unveil_backbones.tokenizer_json import tokenizer_from_json
 
 __all__ = ["Checkpoint", "load", "load_pair", "save", "train_state"]
 
@@ -135,11 +136,12 @@ def load(path: str | Path) -> Checkpoint:
     )
 
 
-def load_pair(path: str | Path) -> tuple[ImageTextPair, WordPieceTokenizer]:
+def load_pair(path: str | Path) -> tuple[ImageTextPair, CaptionTokenizer]:
     """Read the image-text pair of a checkpoint, in evaluation mode, and its tokenizer.
 
     Raises:
         NotAPairError: The checkpoint has no text tower, no projections or no tokenizer.
+        TokenizerError: Its tokenizer is none of this package's, or needs an extra that is not installed.
         CheckpointError: As ``load``.
     """
     checkpoint = load(path)
@@ -159,7 +161,7 @@ def load_pair(path: str | Path) -> tuple[ImageTextPair, WordPieceTokenizer]:
     pair = ImageTextPair(checkpoint.encoder, text, embed_dim=state["image_projection.weight"].shape[0])
     encoder_state = {f"encoder.{name}": tensor for name, tensor in checkpoint.encoder.state_dict().items()}
     _fill(pair, {**encoder_state, **state}, str(checkpoint.path / _HEADS))
-    return pair.eval(), WordPieceTokenizer.from_json(checkpoint.tokenizer_json)
+    return pair.eval(), tokenizer_from_json(checkpoint.tokenizer_json)
 
 
 def train_state(path: str | Path) -> Path:
