@@ -236,7 +236,7 @@ def test_a_changed_byte_is_noticed_in_the_header_and_in_the_numbers(saved, posit
 
 
 def test_a_file_that_is_no_tensors_is_refused(saved):
-    (saved / "encoder.safetensors").write_bytes(b"not tensors at all" * 10)
+    (saved / "encoder.safetensors").write_bytes((18).to_bytes(8, "little") + b"not tensors at all" * 10)
     files = read_manifest(saved).files
     rewrite_manifest(saved, files={**files, "encoder.safetensors": file_sha256(saved / "encoder.safetensors")})
     with pytest.raises(HashMismatchError, match="is not a safetensors file"):

@@ -13,9 +13,14 @@ from unveil_backbones.errors import (
     CheckpointWriteError,
     HashMismatchError,
     TruncatedError,
+    UnsafeFileError,
+    UnsafePathError,
 )
 
-__all__ = ["check_file", "file_sha256", "hash_files", "write_directory"]
+__all__ = ["check_file", "check_header", "check_inside", "file_sha256", "hash_files", "write_directory"]
+
+_LARGEST_HEADER = 32 * 2**20
+"""Bytes of a safetensors header; the largest published models have below one million."""
 
 
 def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
@@ -60,13 +65,48 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def check_inside(folder: Path, name: str) -> None:
+    """Refuse a file that a symbolic link takes out of the folder: its content would be another's.
+
+    Raises:
+        UnsafePathError: The file, or a folder on the way to it, is a link that leads outside.
+    """
+    real = (folder / name).resolve()
+    if not real.is_relative_to(folder.resolve()):
+        raise UnsafePathError(
+            f"{folder / name} is a link to {real}; files of a checkpoint stay inside it; "
+            "copy the checkpoint with its links followed (`cp -rL`)"
+        )
+
+
+def check_header(path: Path) -> None:
+    """Refuse a safetensors file whose header promises more than the file, or any honest file, has.
+
+    Raises:
+        TruncatedError: The file ends before its header does.
+        UnsafeFileError: The header is absurdly large.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        header_size = int.from_bytes(stream.read(8), "little")
+    if size >= 8 and header_size > _LARGEST_HEADER:
+        raise UnsafeFileError(
+            f"{path} announces a header of {header_size} bytes; at most {_LARGEST_HEADER} are read; "
+            "do not use a file from this source"
+        )
+    if size < 8 or size - 8 < header_size:
+        raise TruncatedError(f"{path} ends too early ({size} bytes); copy the checkpoint again")
+
+
 def check_file(folder: Path, name: str, digest: str) -> None:
     """Refuse a file that is absent, cut short, or different from its digest.
 
     Raises:
         TruncatedError: The file is missing or ends too early.
         HashMismatchError: It has other content.
+        UnsafePathError: A link takes it out of the folder.
     """
+    check_inside(folder, name)
     path = folder / name
     if not path.is_file():
         raise TruncatedError(f"{path} is missing although the manifest lists it; copy the checkpoint again")
@@ -90,6 +130,8 @@ def _ends_early(path: Path) -> bool:
         header_size = int.from_bytes(stream.read(8), "little")
         if size < 8 or size - 8 < header_size:
             return True
+        if header_size > _LARGEST_HEADER:
+            return False
         try:
             header = json.loads(stream.read(header_size))
             end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unveil_backbones._files import check_file, hash_files, write_directory
+from unveil_backbones._files import check_file, check_header, hash_files, write_directory
 from unveil_backbones.base import Encoder
 from unveil_backbones.encoder import build
 from unveil_backbones.errors import (
@@ -29,6 +29,7 @@ from unveil_backbones.errors import (
     HashMismatchError,
     ImageSizeError,
     ManifestError,
+    NonFiniteError,
     NotAPairError,
     TensorMismatchError,
     UnknownArchitectureError,
@@ -40,7 +41,7 @@ from unveil_backbones.text import build_text
 from unveil_backbones.tokenizer_base import CaptionTokenizer
 from unveil_backbones.tokenizer_json import tokenizer_from_json
 
-__all__ = ["Checkpoint", "load", "load_pair", "save", "train_state"]
+__all__ = ["Checkpoint", "check_finite", "fill", "load", "load_pair", "save", "train_state", "write_tensors"]
 
 _ENCODER = "encoder.safetensors"
 _HEADS = "heads.safetensors"
@@ -94,10 +95,10 @@ def save(
     target = Path(path)
     _check_described(encoder, manifest)
 
-    def fill(folder: Path) -> None:
-        _write_tensors(folder / _ENCODER, encoder.state_dict())
+    def write(folder: Path) -> None:
+        write_tensors(folder / _ENCODER, encoder.state_dict())
         if heads:
-            _write_tensors(folder / _HEADS, heads)
+            write_tensors(folder / _HEADS, heads)
         if tokenizer_json is not None:
             (folder / _TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
         if extra is not None:
@@ -105,7 +106,7 @@ def save(
         complete = replace(manifest, files=hash_files(folder))
         (folder / MANIFEST_NAME).write_text(complete.to_json(), encoding="utf-8")
 
-    write_directory(target, fill)
+    write_directory(target, write)
     return target
 
 
@@ -115,7 +116,7 @@ def load(path: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: One of its kinds, each naming what was found, what is allowed and what to do: not found, newer
             format, truncated, changed, unsafe file name, unknown architecture, tensors missing, unexpected or of
-            another shape or type.
+            another shape or type, weights that are NaN or infinite.
     """
     folder = resolve_checkpoint(path)
     manifest = read_manifest(folder)
@@ -125,7 +126,7 @@ def load(path: str | Path) -> Checkpoint:
         if not name.startswith(f"{_TRAIN_STATE}/"):
             check_file(folder, name, digest)
     encoder = _built_encoder(folder, manifest)
-    _fill(encoder, _read_tensors(folder / _ENCODER), str(folder / _ENCODER))
+    fill(encoder, _read_tensors(folder / _ENCODER), str(folder / _ENCODER))
     return Checkpoint(
         manifest=manifest,
         encoder=encoder.eval(),
@@ -160,7 +161,7 @@ def load_pair(path: str | Path) -> tuple[ImageTextPair, CaptionTokenizer]:
         raise ManifestError(f"{checkpoint.path / MANIFEST_NAME}: {error}") from error
     pair = ImageTextPair(checkpoint.encoder, text, embed_dim=state["image_projection.weight"].shape[0])
     encoder_state = {f"encoder.{name}": tensor for name, tensor in checkpoint.encoder.state_dict().items()}
-    _fill(pair, {**encoder_state, **state}, str(checkpoint.path / _HEADS))
+    fill(pair, {**encoder_state, **state}, str(checkpoint.path / _HEADS))
     return pair.eval(), tokenizer_from_json(checkpoint.tokenizer_json)
 
 
@@ -206,7 +207,12 @@ def _built_encoder(folder: Path, manifest: Manifest) -> Encoder:
         raise ManifestError(f"{folder / MANIFEST_NAME}: {error}") from error
 
 
-def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        CheckpointWriteError: The file system refused.
+    """
     # safetensors refuses tensors that share memory and keeps no strides; clones on the CPU have neither problem.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
@@ -219,14 +225,35 @@ def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:
+    check_header(file)
     try:
-        return load_file(file)
+        tensors = load_file(file)
     except SafetensorError as error:  # its hash is right, so it was written like this
         raise HashMismatchError(f"{file} is not a safetensors file ({error}); save the checkpoint again") from error
+    check_finite(tensors, str(file))
+    return tensors
 
 
-def _fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Load tensors into a module if names, shapes and types all fit; coverage is 100 % or an error."""
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights that are NaN or infinite: every result of such a model would be meaningless.
+
+    Raises:
+        NonFiniteError: There are some; names the tensors.
+    """
+    wrong = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if wrong:
+        raise NonFiniteError(
+            f"{where}: NaN or infinite values in {_shortened(sorted(wrong))}; weights are finite; "
+            "the run diverged or the file was damaged: use an earlier checkpoint"
+        )
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Load tensors into a module if names, shapes and types all fit; coverage is 100 % or an error.
+
+    Raises:
+        TensorMismatchError: They do not; names the tensors.
+    """
     wanted = module.state_dict()
     missing, unexpected = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     misshapen = [

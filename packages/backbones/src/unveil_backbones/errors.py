@@ -7,11 +7,15 @@ __all__ = [
     "CheckpointNotFoundError",
     "CheckpointWriteError",
     "ConfigError",
+    "ConvertError",
+    "CoverageError",
     "FormatVersionError",
     "HashMismatchError",
     "ImageSizeError",
     "ManifestError",
+    "NonFiniteError",
     "NotAPairError",
+    "NotExpressibleError",
     "TensorMismatchError",
     "TokenCountError",
     "TokenizerError",
@@ -19,6 +23,7 @@ __all__ = [
     "UnknownArchitectureError",
     "UnknownLayerError",
     "UnknownModelError",
+    "UnsafeFileError",
     "UnsafePathError",
 ]
 
@@ -76,7 +81,27 @@ class FormatVersionError(CheckpointError):
 
 
 class UnsafePathError(CheckpointError):
-    """The manifest names a file outside of the checkpoint directory."""
+    """A manifest, an archive or a symbolic link names a file outside of its directory."""
+
+
+class UnsafeFileError(CheckpointError):
+    """A file holds code, or would expand beyond its own size when it is read; nothing of it was used."""
+
+
+class NonFiniteError(CheckpointError):
+    """A weight is NaN or infinite."""
+
+
+class ConvertError(CheckpointError):
+    """A foreign checkpoint cannot be read or written as asked: unknown format, or a detail that has to be given."""
+
+
+class CoverageError(ConvertError):
+    """Tensors of a foreign checkpoint are neither used nor knowingly dropped, or some that are needed are missing."""
+
+
+class NotExpressibleError(ConvertError):
+    """A model has a part that the other side cannot express without changing its results."""
 
 
 class TruncatedError(CheckpointError):

@@ -19,6 +19,8 @@ from unveil_backbones._json import (
     read_text,
     sequence_of,
 )
+from unveil_backbones._files import check_inside
+from unveil_backbones.coverage import CoverageReport
 from unveil_backbones.errors import (
     CheckpointNotFoundError,
     FormatVersionError,
@@ -47,6 +49,8 @@ FORMAT_VERSION = 1
 """The one format of checkpoint directories that this version writes and reads."""
 
 MANIFEST_NAME = "manifest.json"
+
+_LARGEST_MANIFEST = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,12 +99,17 @@ class Manifest:
     """Commit of the training code, where it ran from a repository."""
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each other file of the directory, by its path inside it."""
+    origin: CoverageReport | None = None
+    """Where the weights came from and what was used of them, if another program made them (``convert``). Fields that
+    it calls unknown hold 0, ``""`` or ``"unknown"``. Absent from the text of a checkpoint that was trained here."""
     format_version: int = FORMAT_VERSION
     """Format of the directory."""
 
     @property
     def label(self) -> str:
-        """A short name for tables and legends, for example ``simmim swinv2_tiny u=64 s=200``."""
+        """A short name for tables and legends: ``simmim swinv2_tiny u=64 s=200``, ``mae vit_b16 of mae.pth``."""
+        if self.origin is not None:
+            return f"{self.objective} {self.encoder.name} of {self.origin.source}"
         return f"{self.objective} {self.encoder.name} u={self.unique_samples} s={self.step}"
 
     def to_json(self) -> str:
@@ -115,6 +124,8 @@ class Manifest:
             "val": [point.to_json() for point in self.val],
             "passport": None if self.passport is None else self.passport.to_json(),
         }
+        if self.origin is None:
+            del record["origin"]  # as earlier versions of this package wrote it, which refuse unknown fields
         try:
             return json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
         except (ValueError, TypeError) as error:
@@ -157,6 +168,7 @@ class Manifest:
             git_commit=members.take("git_commit", optional(read_text)),
             created=members.take("created", read_text),
             files=members.take("files", _read_files),
+            origin=members.take("origin", optional(CoverageReport.from_json), default=None),
         )
         members.done()
         return manifest
@@ -168,7 +180,14 @@ def read_manifest(path: str | Path) -> Manifest:
     Raises:
         CheckpointError: There is no checkpoint, or its manifest is truncated, of another format or malformed.
     """
-    file = resolve_checkpoint(path) / MANIFEST_NAME
+    folder = resolve_checkpoint(path)
+    file = folder / MANIFEST_NAME
+    check_inside(folder, MANIFEST_NAME)
+    if file.stat().st_size > _LARGEST_MANIFEST:
+        raise ManifestError(
+            f"{file} has {file.stat().st_size} bytes, a manifest at most {_LARGEST_MANIFEST}; "
+            "do not use a checkpoint from this source"
+        )
     try:
         text = file.read_bytes().decode()
     except UnicodeDecodeError as error:
@@ -211,12 +230,31 @@ def checkpoint_sha256(path: str | Path) -> str:
 
 
 def _parsed(text: str, where: str) -> JSON:
+    """JSON without the freedoms that let two readers see two things: keys given twice, NaN, bottomless nesting."""
+
+    def once(members: list[tuple[str, JSON]]) -> dict[str, JSON]:
+        unique = dict(members)
+        if len(unique) < len(members):
+            names = [name for name, _ in members]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ManifestError(f"{where} gives {twice} more than once; each field stands once; write it with `save`")
+        return unique
+
+    def refuse(constant: str) -> JSON:
+        raise ManifestError(f"{where} holds {constant}, which is not JSON; numbers are finite; write it with `save`")
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=once, parse_constant=refuse)
     except json.JSONDecodeError as error:
         raise TruncatedError(
             f"{where} is not complete JSON ({error}); it was written whole; copy the checkpoint again"
         ) from error
+    except RecursionError as error:
+        raise ManifestError(f"{where} nests too deeply; a manifest has a few levels; write it with `save`") from error
+    except ManifestError:
+        raise
+    except ValueError as error:  # an integer of thousands of digits
+        raise ManifestError(f"{where} holds a number that cannot be read ({error}); write it with `save`") from error
 
 
 def _check_format(version: int, where: str) -> None:
