@@ -1,4 +1,4 @@
-"""Fixed two-dimensional sine-cosine position embeddings (MAE, arXiv 2111.06377, appendix A.1).
+"""Position embeddings: fixed two-dimensional sine-cosine (MAE, arXiv 2111.06377, appendix A.1), and learned tables.
 
 Half of the channels encode the column and half the row, each as ``[sin(x w_0), sin(x w_1), ..., cos(x w_0), ...]`` with
 ``w_i = 10000 ** (-i / (d / 4))``: the layout of the released MAE weights, which were trained on square grids.
@@ -11,10 +11,11 @@ do by resampling the embedding, without the resampling error; on the base grid i
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from unveil_backbones.errors import ConfigError
 
-__all__ = ["sin_cos_position"]
+__all__ = ["resampled_position", "sin_cos_position"]
 
 
 def sin_cos_position(
@@ -42,6 +43,31 @@ def sin_cos_position(
     half = width // 2
     embedding = torch.cat([col[None].expand(rows, cols, half), row[:, None].expand(rows, cols, half)], dim=-1)
     return embedding.reshape(rows * cols, width).float()
+
+
+def resampled_position(
+    table: Float[Tensor, "n d"], base: tuple[int, int], grid: tuple[int, int]
+) -> Float[Tensor, "m d"]:
+    """Return a learned table for another grid: bicubic with antialiasing over rows and columns, as timm does.
+
+    Args:
+        table: One row per cell of ``base`` in raster order; no entries of class or register tokens.
+        base: Rows and columns of the table.
+        grid: Rows and columns that are wanted; ``table`` itself comes back if they are those of ``base``.
+
+    Raises:
+        ConfigError: The table has not as many entries as ``base`` has cells.
+    """
+    if table.shape[0] != base[0] * base[1]:
+        raise ConfigError(
+            f"a table of {table.shape[0]} positions for a grid of {base[0]} x {base[1]}; it needs {base[0] * base[1]}; "
+            "take the entries of class and register tokens away, or give the table's own grid"
+        )
+    if grid == base:
+        return table
+    maps = table.float().unflatten(0, base).permute(2, 0, 1)[None]
+    resampled = interpolate(maps, size=grid, mode="bicubic", antialias=True)
+    return resampled[0].flatten(1).T.to(table.dtype)
 
 
 def _stretched(num: int, base: int, device: torch.device | None) -> Tensor:
