@@ -148,7 +148,7 @@ def test_descriptions_are_json_and_tell_strategies_apart():
     }
     described = UnitMask(8, 0.6).describe()
     assert json.loads(json.dumps(described)) == described
-    assert described == {"strategy": "unit", "ratio": 0.6, "rounding": "ceil_hidden", "unit": 8}
+    assert described == {"strategy": "unit", "ratio": 0.6, "rounding": "ceil_hidden", "unit": 8, "share": "sample"}
 
 
 def test_strategies_are_values():

@@ -10,7 +10,7 @@ import numpy as np
 
 from unveil_masking.errors import KeyArrayError
 
-__all__ = ["arange", "gather", "integers", "library", "sort", "where_am_i"]
+__all__ = ["arange", "from_host", "gather", "integers", "library", "on_host", "sort", "where_am_i"]
 
 
 def library(array: object) -> Any | None:
@@ -19,6 +19,26 @@ def library(array: object) -> Any | None:
         return np
     torch: Any = sys.modules.get("torch")
     return torch if torch is not None and isinstance(array, torch.Tensor) else None
+
+
+def on_host(array: Any) -> np.ndarray | None:
+    """The same memory as a NumPy array, where NumPy may do the work: an eager torch tensor on the CPU, or NumPy's own.
+
+    None on other devices and while torch traces a graph. NumPy's integer loops beat torch's on a CPU, and both give
+    the same bits, so this changes the time and nothing else.
+    """
+    xp = library(array)
+    if xp is np:
+        return array
+    if xp is None or xp.compiler.is_compiling() or type(array) is not xp.Tensor or array.device.type != "cpu":
+        return None
+    return array.numpy()
+
+
+def from_host(array: np.ndarray, like: Any) -> Any:
+    """A NumPy array as an array of the library of `like`, sharing its memory."""
+    xp = library(like)
+    return array if xp is np or xp is None else xp.from_numpy(array)
 
 
 def where_am_i(array: Any) -> str:

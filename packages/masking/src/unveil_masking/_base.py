@@ -7,7 +7,10 @@ A strategy is a frozen dataclass with a field `share`, and three small methods: 
 from abc import ABC, abstractmethod
 from typing import Any, Literal, TypeVar, get_args
 
-from unveil_masking._arrays import integers, library
+import numpy as np
+
+from unveil_masking._arrays import from_host, integers, library, on_host
+from unveil_masking._noise import epoch_key
 from unveil_masking.errors import CountError, KeyArrayError
 from unveil_masking.grid import Grid
 from unveil_masking.partition import Partition, partition_from_mask
@@ -45,16 +48,19 @@ class Strategy(ABC):
         """
         fewest, most = self.hidden_range(grid)
         layout = grid.image if self.share == "clip" else grid
-        ids: Any = integers(sample_ids, "sample_ids")
+        given: Any = integers(sample_ids, "sample_ids")
+        ids, key_epoch = _on_host_if_possible(given, epoch_key(epoch, given))
         xp: Any = library(ids)
         if self.share == "batch" and len(ids):
-            key_epoch: Any = epoch if isinstance(epoch, int) else _smallest(epoch)
-            one: Any = self._draw(layout, ids.min().reshape(1), seed, key_epoch)
+            one_epoch: Any = key_epoch if isinstance(key_epoch, int) else key_epoch.min().reshape(1)
+            one: Any = self._draw(layout, ids.min().reshape(1), seed, one_epoch)
             mask = xp.broadcast_to(one, (ids.shape[0], layout.num))
         else:
-            mask = self._draw(layout, ids, seed, epoch)
+            mask = self._draw(layout, ids, seed, key_epoch)
         if layout is not grid:
             mask = xp.tile(mask, (1, grid.frames))
+        if ids is not given:
+            mask = from_host(np.ascontiguousarray(mask), given)
         return partition_from_mask(mask, grid.num - most if fewest == most else None, grid)
 
     def hidden_range(self, grid: Grid) -> tuple[int, int]:
@@ -109,5 +115,11 @@ def check_share(share: Share) -> None:
         raise KeyArrayError(f"share={share!r} is unknown. Allowed: {', '.join(get_args(Share))}.")
 
 
-def _smallest(epoch: Any) -> Any:
-    return integers(epoch, "epoch (which is not a Python int)").min().reshape(1)
+def _on_host_if_possible(ids: Any, epoch: Any) -> tuple[Any, Any]:
+    """Both keys as NumPy arrays over the same memory where that is faster, see `on_host`; else as they are."""
+    if library(ids) is np or (host_ids := on_host(ids)) is None:
+        return ids, epoch
+    if isinstance(epoch, int):
+        return host_ids, epoch
+    host_epoch = on_host(epoch)
+    return (ids, epoch) if host_epoch is None else (host_ids, host_epoch)

@@ -12,11 +12,14 @@ Test vectors are in the README. Shapes: b samples, n indices.
 
 from typing import Any, TypeVar
 
+import numpy as np
+
 from unveil_masking._arrays import arange, integers, library, where_am_i
 from unveil_masking._philox import philox4x32
+from unveil_masking._philox_numpy import philox_words
 from unveil_masking.errors import KeyArrayError
 
-__all__ = ["noise", "noise_range"]
+__all__ = ["epoch_key", "noise", "noise_range", "noise_words"]
 
 Array = TypeVar("Array")
 """A NumPy array or a torch tensor; a function returns the library and device it was given."""
@@ -49,26 +52,31 @@ def noise(seed: int, epoch: int | Array, sample_ids: Array, index: Array) -> Arr
 
 def noise_range(seed: int, epoch: int | Array, sample_ids: Array, count: int) -> Array:
     """The same as `noise` for indices 0 … count − 1, at a quarter of the cost: each block's four words are all used."""
-    ids = integers(sample_ids, "sample_ids")
+    ids: Any = integers(sample_ids, "sample_ids")
+    if library(ids) is np:
+        words: Any = noise_words(seed, epoch, ids, count)
+        return words.astype(np.int64)
     num_blocks = (count + 3) // 4
     words = _blocks(seed, epoch, ids, arange(num_blocks, ids))
     return _module(ids).stack(words, -1).reshape(ids.shape[0], 4 * num_blocks)[:, :count]
 
 
-def _blocks(seed: int, epoch: Any, ids: Any, block: Any) -> tuple[Any, Any, Any, Any]:
-    """The four words [b, n] of every (sample, block)."""
-    if not isinstance(seed, int) or not 0 <= seed < 2**64:
-        raise KeyArrayError(f"seed={seed!r} is not an int in [0, 2**64). Give the run's seed as a Python int.")
-    counter = (block[None, :], (ids & _WORD)[:, None], ((ids >> 32) & _WORD)[:, None], _epoch_word(epoch, ids))
-    return philox4x32(counter, (seed & _WORD, seed >> 32))
+def noise_words(seed: int, epoch: Any, ids: np.ndarray, count: int) -> np.ndarray:
+    """`noise_range` for NumPy, as uint32: half the memory of int64."""
+    key = _key(seed)
+    return philox_words((count + 3) // 4, ids, _epoch_word(epoch, ids), key)[:, :count]
 
 
-def _epoch_word(epoch: Any, ids: Any) -> Any:
-    """The epoch as counter word [b, 1]."""
+def epoch_key(epoch: Any, ids: Any) -> Any:
+    """The epoch as it was given if it is an int, else as int64 [b]; refused if it cannot key the noise of `ids`.
+
+    Raises:
+        KeyArrayError: a wrong type, shape or range, or another library or device than that of `ids`.
+    """
     if isinstance(epoch, int):
         if not 0 <= epoch <= _WORD:
             raise KeyArrayError(f"epoch={epoch} is outside [0, 2**32). Number epochs from 0.")
-        return _module(ids).full_like(ids, epoch)[:, None]
+        return epoch
     epochs = integers(epoch, "epoch (which is not a Python int)")
     _must_meet(epochs, ids, "epoch")
     if epochs.shape != ids.shape:
@@ -76,7 +84,29 @@ def _epoch_word(epoch: Any, ids: Any) -> Any:
             f"epoch has shape {tuple(epochs.shape)} but sample_ids {tuple(ids.shape)}. "
             "Give one int for all samples, or an array with one epoch per sample."
         )
-    return (epochs & _WORD)[:, None]
+    return epochs
+
+
+def _key(seed: int) -> tuple[int, int]:
+    if not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise KeyArrayError(f"seed={seed!r} is not an int in [0, 2**64). Give the run's seed as a Python int.")
+    return seed & _WORD, seed >> 32
+
+
+def _blocks(seed: int, epoch: Any, ids: Any, block: Any) -> tuple[Any, Any, Any, Any]:
+    """The four words [b, n] of every (sample, block)."""
+    key = _key(seed)
+    counter = (block[None, :], (ids & _WORD)[:, None], ((ids >> 32) & _WORD)[:, None], _epoch_word(epoch, ids))
+    return philox4x32(counter, key)
+
+
+def _epoch_word(epoch: Any, ids: Any) -> Any:
+    """The epoch as counter word, [b, 1], or [1, 1] where all samples share it."""
+    checked = epoch_key(epoch, ids)
+    if isinstance(checked, int):
+        xp: Any = _module(ids)
+        return np.full((1, 1), checked) if xp is np else xp.full((1, 1), checked, dtype=ids.dtype, device=ids.device)
+    return (checked & _WORD)[:, None]
 
 
 def _module(array: Any) -> Any:

@@ -6,7 +6,9 @@ Shapes: b samples, n tokens, k kept, m hidden (n = k + m).
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from unveil_masking._arrays import library
+import numpy as np
+
+from unveil_masking._arrays import arange, from_host, library, on_host
 from unveil_masking.errors import CountError
 from unveil_masking.grid import Grid
 
@@ -17,23 +19,51 @@ Array = TypeVar("Array")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Partition(Generic[Array]):
-    """A split of every sample's tokens into kept and hidden ones; all arrays share one library and device.
+    """A split of every sample's tokens into kept and hidden ones: a mask, from which all else follows.
 
     Most strategies keep the same number of tokens in every sample of a batch. Then `keep`, `hidden`, `take` and
     `restore` work on rectangles. For the others, `equal_count` is None: use `mask`, `counts`, or `pack`.
-    Strategies make partitions; there is no need to build one by hand.
+    Strategies make partitions; there is no need to build one by hand. The index arrays are made on each access.
     """
 
-    order: Array
-    """int64 [b, n]: every sample's kept tokens ascending, then its hidden ones ascending."""
-    restore: Array
-    """int64 [b, n], the inverse of `order`: gathering concat(keep, hidden) by it gives the original order."""
-    counts: Array
-    """int64 [b]: number of kept tokens of each sample."""
+    mask: Array
+    """Bool [b, n], True where hidden."""
     grid: Grid
     """The token grid that was masked."""
     equal_count: int | None
-    """k where every sample keeps the same number of tokens, else None. Known without looking at the arrays."""
+    """k where every sample keeps the same number of tokens, else None. Known without looking at the mask."""
+
+    @property
+    def order(self) -> Array:
+        """int64 [b, n]: every sample's kept tokens ascending, then its hidden ones ascending."""
+        host = on_host(self.mask)
+        if host is not None:
+            return from_host(host.argsort(-1, kind="stable"), self.mask)
+        place: Any = self.restore
+        token = arange(self.grid.num, place).expand(place.shape)
+        return place.new_empty(place.shape).scatter_(-1, place, token)  # the inverse permutation, without a sort
+
+    @property
+    def restore(self) -> Array:
+        """int64 [b, n], the inverse of `order`: gathering concat(keep, hidden) by it gives the original order."""
+        host = on_host(self.mask)
+        if host is not None:
+            order = host.argsort(-1, kind="stable")
+            place = np.empty_like(order)
+            np.put_along_axis(place, order, np.broadcast_to(arange(order.shape[1], order), order.shape), 1)
+            return from_host(place, self.mask)
+        mask: Any = self.mask
+        xp: Any = library(mask)
+        kept_before = xp.cumsum(~mask, -1)
+        # A token's place is its rank on its own side, hidden ones after the kept; token i has i tokens before it.
+        hidden_before = arange(self.grid.num, mask) - kept_before
+        return xp.where(mask, kept_before[:, -1:] + hidden_before, kept_before - 1)
+
+    @property
+    def counts(self) -> Array:
+        """int64 [b]: number of kept tokens of each sample."""
+        mask: Any = self.mask
+        return (~mask).sum(-1)
 
     @property
     def keep(self) -> Array:
@@ -42,8 +72,7 @@ class Partition(Generic[Array]):
         Raises:
             CountError: the samples keep unequal numbers of tokens.
         """
-        order: Any = self.order
-        return order[:, : self.num_kept]
+        return self._side(self.num_kept, hidden=False)
 
     @property
     def hidden(self) -> Array:
@@ -52,8 +81,17 @@ class Partition(Generic[Array]):
         Raises:
             CountError: the samples keep unequal numbers of tokens.
         """
-        order: Any = self.order
-        return order[:, self.num_kept :]
+        return self._side(self.num_hidden, hidden=True)
+
+    def _side(self, count: int, *, hidden: bool) -> Array:
+        """`count` tokens of each sample, those whose mask is `hidden`."""
+        host = on_host(self.mask)
+        if host is None:
+            order: Any = self.order
+            return order[:, self.num_kept :] if hidden else order[:, : self.num_kept]
+        flat = np.flatnonzero(host if hidden else ~host).reshape(len(host), count)
+        flat -= arange(len(host), host)[:, None] * self.grid.num
+        return from_host(flat, self.mask)
 
     @property
     def num_kept(self) -> int:
@@ -80,13 +118,6 @@ class Partition(Generic[Array]):
         return self.grid.num - self.num_kept
 
     @property
-    def mask(self) -> Array:
-        """Bool [b, n], True where hidden; made on each access."""
-        restore: Any = self.restore
-        counts: Any = self.counts
-        return restore >= counts[:, None]
-
-    @property
     def ratio(self) -> float:
         """The realised ratio m / n, which rounding may have moved away from the ratio asked for.
 
@@ -102,22 +133,10 @@ class Partition(Generic[Array]):
         return 1 - counts / self.grid.num
 
     def complement(self) -> "Partition[Array]":
-        """The partition that keeps what this one hides: the second view of SplitMask, or of a FLIP ensemble.
-
-        Raises:
-            CountError: the samples keep unequal numbers of tokens.
-        """
-        order: Any = self.order
-        xp: Any = library(order)
-        kept, hidden = self.num_kept, self.num_hidden
-        place: Any = self.restore
-        return Partition(
-            order=xp.concatenate([order[:, kept:], order[:, :kept]], 1),
-            restore=xp.where(place < kept, place + hidden, place - kept),
-            counts=self.grid.num - self.counts,  # pyright: ignore[reportOperatorIssue] -- an array of either library
-            grid=self.grid,
-            equal_count=hidden,
-        )
+        """The partition that keeps what this one hides: the second view of SplitMask, or of a FLIP ensemble."""
+        mask: Any = self.mask
+        count = None if self.equal_count is None else self.num_hidden
+        return Partition(~mask, self.grid, count)
 
 
 def partition_from_mask(mask: Any, num_kept: int | None, grid: Grid) -> Partition[Any]:
@@ -128,10 +147,4 @@ def partition_from_mask(mask: Any, num_kept: int | None, grid: Grid) -> Partitio
         num_kept: How many are False in every row, or None if the rows differ.
         grid: Its grid.
     """
-    xp = library(mask)
-    assert xp is not None
-    kept_before = xp.cumsum(~mask, -1)
-    counts = kept_before[:, -1]
-    # A token's place in concat(keep, hidden) is its rank among the tokens of its own side, hidden ones after the kept.
-    restore = xp.where(mask, counts[:, None] - 1 + xp.cumsum(mask, -1), kept_before - 1)
-    return Partition(restore.argsort(-1), restore, counts, grid, num_kept)
+    return Partition(mask, grid, num_kept)

@@ -1,26 +1,23 @@
-"""Masking strategies: frozen values with a pure `sample`.
+"""The two plain random strategies: frozen values with a pure `sample`.
 
 * `RandomMask` hides single tokens: MAE (arXiv:2111.06377) and FLIP (arXiv:2212.00794).
 * `UnitMask` hides square units of several tokens: SimMIM (arXiv:2111.09886) hides 32-pixel units of 4-pixel tokens.
 
-A unit is hidden when its noise is among the largest; ties are broken by the unit's index, so the order is total and
-every library sorts it alike.
+A unit is hidden when its noise is among the largest (`_ranking.py`).
 """
 
 from dataclasses import dataclass
 from math import gcd
 from typing import Any
 
-from unveil_masking._arrays import arange, sort
+from unveil_masking._arrays import arange
 from unveil_masking._base import Share, Strategy, check_share
-from unveil_masking._noise import noise_range
+from unveil_masking._ranking import hidden_units
 from unveil_masking.counts import Rounding, check_ratio, num_hidden
 from unveil_masking.errors import UnitError
 from unveil_masking.grid import Grid
 
-__all__ = ["RandomMask", "Strategy", "UnitMask"]
-
-_INDEX_BITS = 31  # 32 bits of noise above 31 bits of index: the sort key stays a positive int64
+__all__ = ["RandomMask", "UnitMask"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +113,3 @@ class UnitMask(Strategy):
                 f"Units allowed on this grid: {allowed}. Change the unit or the image size."
             )
         return Grid(grid.rows // self.unit, grid.cols // self.unit, grid.frames)
-
-
-def hidden_units(total: int, hidden: int, sample_ids: Any, seed: int, epoch: Any) -> Any:
-    """Bool [b, total], True on the `hidden` units of each sample with the largest noise."""
-    random_bits: Any = noise_range(seed, epoch, sample_ids, total)
-    keys = (random_bits << _INDEX_BITS) + arange(total, random_bits)
-    last_kept = sort(keys)[:, total - hidden - 1, None]
-    return keys > last_kept

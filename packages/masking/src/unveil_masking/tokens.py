@@ -97,15 +97,16 @@ def _filling(fill: Any, tokens: Any, shape: tuple[int, int, int]) -> Any:
 
 
 def _check(tokens: Any, partition: Partition[Any], length: int, name: str) -> None:
-    batch = partition.keep.shape[0]
+    mask: Any = partition.mask
+    batch = mask.shape[0]
     if library(tokens) is None or tokens.ndim != 3 or tuple(tokens.shape[:2]) != (batch, length):
         raise TokenShapeError(
             f"{name} is {where_am_i(tokens)} of shape {tuple(getattr(tokens, 'shape', ()))}. This partition needs "
             f"[{batch}, {length}, width]: {batch} samples of {length} tokens on a grid of "
             f"{partition.grid}. Leave prefix tokens such as [CLS] out."
         )
-    if where_am_i(tokens) != where_am_i(partition.keep):
+    if where_am_i(tokens) != where_am_i(mask):
         raise TokenShapeError(
-            f"{name} is {where_am_i(tokens)} but the partition is {where_am_i(partition.keep)}. "
+            f"{name} is {where_am_i(tokens)} but the partition is {where_am_i(mask)}. "
             "Sample with sample_ids in the same library and on the same device as the tokens."
         )
