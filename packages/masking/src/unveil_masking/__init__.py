@@ -5,6 +5,7 @@ gives the same bits. Importing this package loads NumPy and never torch.
 """
 
 from unveil_masking._base import Share, Strategy
+from unveil_masking._captions import TextStrategy
 from unveil_masking._noise import noise
 from unveil_masking.counts import Rounding
 from unveil_masking.errors import (
@@ -20,6 +21,8 @@ from unveil_masking.errors import (
 from unveil_masking.grid import Grid
 from unveil_masking.partition import Partition
 from unveil_masking.strategies import RandomMask, UnitMask
+from unveil_masking.text import TextBlock, TextPriority, TextRandom, TextTruncate, take_ids
+from unveil_masking.text_priority import TextFrequency, TextSyntax, frequency_weights, syntax_ranks
 from unveil_masking.tokens import restore, take, to_pixels
 
 __all__ = [
@@ -35,11 +38,21 @@ __all__ = [
     "ScoreError",
     "Share",
     "Strategy",
+    "TextBlock",
+    "TextFrequency",
+    "TextPriority",
+    "TextRandom",
+    "TextStrategy",
+    "TextSyntax",
+    "TextTruncate",
     "TokenShapeError",
     "UnitError",
     "UnitMask",
+    "frequency_weights",
     "noise",
     "restore",
+    "syntax_ranks",
     "take",
+    "take_ids",
     "to_pixels",
 ]
