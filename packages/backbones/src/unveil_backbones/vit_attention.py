@@ -18,7 +18,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from unveil_backbones._timm import Attention, Block
 
-__all__ = ["MOST_EXPLICIT_TOKENS", "VitAttention", "attend", "run_rows"]
+__all__ = ["MOST_EXPLICIT_TOKENS", "Block", "VitAttention", "attend", "run_rows"]
 
 MOST_EXPLICIT_TOKENS = 256
 """Up to this many tokens the explicit products are used on a CPU; their n^2 scores grow beyond the caches after it."""

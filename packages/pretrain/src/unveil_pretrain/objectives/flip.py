@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from unveil_backbones import Encoder, ImageTextPair, WordPieceTokenizer, create_text
 from unveil_backbones.manifest import TextSpec
-from unveil_masking import Grid, RandomMask, take
+from unveil_masking import Grid, RandomMask
 
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.losses import info_nce
@@ -163,7 +163,8 @@ class FLIP(Objective):
         """Embeddings of masked images, and the number of patches that were encoded."""
         sides = self.encoder.grid(*inputs.images.shape[-2:])
         partition = strategy.sample(Grid(*sides), inputs.sample_ids, seed=seed, epoch=inputs.epochs)
-        kept = take(self.encoder.embed(inputs.images), partition)
+        # Whole images need no selection, and encoders that cannot select take none.
+        kept = self.encoder.embed(inputs.images, partition.keep if partition.num_hidden else None)
         return self.pair.encode_image_tokens(kept, sides), kept.shape[0] * kept.shape[1]
 
     def _embed_texts(self, inputs: Inputs) -> Float[Tensor, "b e"]:

@@ -1,16 +1,22 @@
 """MAE (arXiv:2111.06377): the encoder sees kept patches only, a small decoder predicts the hidden ones.
 
+The decoder's attention does not care about the order of its tokens, which carry their positions. It therefore gets them
+as prefix, kept, hidden, without putting them back in order, and its last block computes the hidden ones only.
+
 Shapes: b samples, n patches, k kept, m hidden, d width of the decoder, p values of a patch.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
-from torch import nn
-from unveil_backbones import Encoder, ensure_torchvision
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+from unveil_backbones import Encoder
 from unveil_backbones.position import sin_cos_position
-from unveil_masking import Grid, RandomMask, restore, take
+from unveil_backbones.vit_attention import Block, VitAttention, run_rows
+from unveil_masking import Grid, Partition, RandomMask, restore
 
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.losses import patch_mse
@@ -82,12 +88,12 @@ class MAEDecoder(nn.Module):
     def __init__(self, encoder_width: int, *, width: int, depth: int, heads: int, num_outputs: int) -> None:
         """Build `depth` timm blocks of `width`; the output has `num_outputs` values per token."""
         super().__init__()
-        ensure_torchvision()  # timm imports torchvision, which may need help beside a CPU-only torch
-        from timm.models.vision_transformer import Block
-
+        self.width = width
         self.project = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.empty(width))
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio=4.0, qkv_bias=True) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(width, heads, mlp_ratio=4.0, qkv_bias=True, attn_layer=VitAttention) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.predict = nn.Linear(width, num_outputs)
         nn.init.normal_(self.mask_token, std=0.02)
@@ -96,9 +102,50 @@ class MAEDecoder(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
+    def forward(
+        self,
+        latent: Float[Tensor, "b _ e"],
+        partition: Partition[Tensor],
+        positions: Float[Tensor, "n d"],
+        *,
+        num_prefix: int,
+        permuted: bool,
+    ) -> Float[Tensor, "b m p"]:
+        """Predict the hidden patches from the encoder's prefix and kept tokens.
+
+        Args:
+            latent: What the encoder returned for the kept patches.
+            partition: Which ones these are.
+            positions: Of all patches in raster order.
+            num_prefix: Tokens of `latent` before those of the patches.
+            permuted: Whether to leave the tokens in the order kept, hidden and to skip the last block's unread rows;
+                the result is the same either way.
+        """
+        latent = self.project(latent)
+        prefix, kept = latent[:, :num_prefix], latent[:, num_prefix:]
+        positions = positions.to(latent.dtype)
+        if not permuted:
+            tokens = torch.cat([prefix, restore(kept, partition, self.mask_token) + positions], dim=1)
+            for block in self.blocks:
+                tokens = block(tokens)
+            wanted = torch.take_along_dim(tokens[:, num_prefix:], partition.hidden[:, :, None], 1)
+            return self.predict(self.norm(wanted))
+        masked = self.mask_token.to(latent.dtype) + embedding(partition.hidden, positions)
+        tokens = torch.cat([prefix, kept + embedding(partition.keep, positions), masked], dim=1)
+        for block in list(self.blocks)[:-1]:
+            tokens = block(tokens)
+        hidden = slice(tokens.shape[1] - masked.shape[1], None)
+        return self.predict(self.norm(run_rows(cast(Block, self.blocks[-1]), tokens, hidden)))
+
 
 class MAE(Objective):
-    """Predict hidden patches from kept ones."""
+    """Predict hidden patches from kept ones.
+
+    Attributes:
+        permuted_decoder: Whether the decoder skips what the loss does not read; off, it works in raster order on all.
+    """
+
+    permuted_decoder: bool = True
 
     def __init__(
         self,
@@ -121,22 +168,23 @@ class MAE(Objective):
         """Mean squared error over the hidden patches of each sample."""
         sides = self.encoder.grid(*inputs.images.shape[-2:])
         partition = self.strategy.sample(Grid(*sides), inputs.sample_ids, seed=seed, epoch=inputs.epochs)
-        kept = take(self.encoder.embed(inputs.images), partition)
-        latent = self.decoder.project(self.encoder.encode(kept, sides))
-
-        num_prefix = self.encoder.num_prefix_tokens
-        full = restore(latent[:, num_prefix:], partition, self.decoder.mask_token)
-        positions = sin_cos_position(*sides, full.shape[-1], base_rows=sides[0], base_cols=sides[1], device=full.device)
-        tokens = torch.cat([latent[:, :num_prefix], full + positions.to(full.dtype)], dim=1)
-        for block in self.decoder.blocks:
-            tokens = block(tokens)
-
-        hidden = partition.hidden[:, :, None]
+        keep = partition.keep
+        latent = self.encoder.encode(self.encoder.embed(inputs.images, keep), sides)
+        positions = sin_cos_position(
+            *sides, self.decoder.width, base_rows=sides[0], base_cols=sides[1], device=latent.device
+        )
+        prediction = self.decoder(
+            latent,
+            partition,
+            positions,
+            num_prefix=self.encoder.num_prefix_tokens,
+            permuted=self.permuted_decoder,
+        )
         # Only hidden patches enter the loss, so only they are normalised and predicted.
-        prediction = self.decoder.predict(self.decoder.norm(torch.take_along_dim(tokens[:, num_prefix:], hidden, 1)))
+        hidden = partition.hidden[:, :, None]
         target = torch.take_along_dim(patchify(inputs.images, self.encoder.patch_size), hidden, 1)
         losses = patch_mse(prediction, normalise_patches(target) if self.normalise_target else target)
-        return LossOutput(losses, kept.shape[0] * kept.shape[1])
+        return LossOutput(losses, keep.shape[0] * keep.shape[1])
 
     def card(self) -> ValidationCard:
         """Target, reduction and mask of this objective."""
