@@ -1,10 +1,11 @@
 """The image-text pair: FLIP's pooling, unit vectors, a clamped temperature."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from unveil_backbones import ImageTextPair, create, create_text
+from unveil_backbones import ImageTextPair, VitEncoder, create, create_text
 
 
 @pytest.fixture
@@ -25,6 +26,23 @@ def test_image_vector_is_the_projected_mean_of_all_tokens_with_the_class_token(p
     tokens = pair.encoder.encode(pair.encoder.embed(images), (8, 8))
     projected = pair.image_projection(tokens.mean(dim=1))
     torch.testing.assert_close(pair.encode_image(images), projected / projected.norm())
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean_all"])
+def test_an_encoder_that_pools_otherwise_is_asked_for_its_own_vector(pair, pooling):
+    encoder = VitEncoder(replace(pair.encoder.config, pooling=pooling))
+    other = ImageTextPair(encoder, pair.text, 24).eval()
+    images = torch.randn(2, 3, 64, 64)
+    tokens = encoder.encode(encoder.embed(images), (8, 8))
+    wanted = tokens[:, 0] if pooling == "cls" else tokens.mean(dim=1)
+    projected = other.image_projection(wanted)
+    torch.testing.assert_close(other.encode_image(images), torch.nn.functional.normalize(projected, dim=-1))
+
+
+def test_blocks_of_both_towers_are_named(pair):
+    names = pair.block_names()
+    assert len(names) == 4 + 2
+    assert {type(pair.get_submodule(name)).__name__ for name in names} == {"Block", "TextBlock"}
 
 
 def test_a_part_of_the_tokens_is_encoded_without_the_rest(pair):

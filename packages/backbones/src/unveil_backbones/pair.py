@@ -1,8 +1,8 @@
 """An image encoder and a text tower with a common embedding space (CLIP; FLIP, arXiv 2212.00794).
 
-As in FLIP's released code: the image vector is the mean of all encoded tokens, class token included; each tower ends in
-one bias-free projection; vectors have length 1; the temperature is learnt, starts at 1/0.07, and its logarithm is kept
-in [0, ln 100].
+As in FLIP's released code: the image vector is the mean of all encoded tokens, class token included, unless the encoder
+pools its class token (CLIP); each tower ends in one bias-free projection; vectors have length 1; the temperature is
+learnt, starts at 1/0.07, and its logarithm is kept in [0, ln 100].
 """
 
 import math
@@ -56,12 +56,24 @@ class ImageTextPair(nn.Module):
             tokens: Tokens of ``encoder.embed``.
             grid: Rows and columns of the whole image's tokens.
         """
-        pooled = self.encoder.encode(tokens, grid).mean(dim=1)
-        return nn.functional.normalize(self.image_projection(pooled), dim=-1)
+        return nn.functional.normalize(self.image_projection(self._pooled(tokens, grid)), dim=-1)
+
+    def _pooled(self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int]) -> Float[Tensor, "b e"]:
+        if self.encoder.pooling == "mean":
+            # The default of encoders alone leaves prefix tokens out; pairs have always counted them, as FLIP does.
+            return self.encoder.encode(tokens, grid).mean(dim=1)
+        return self.encoder.encode_pooled(tokens, grid)
 
     def encode_text(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
-        """Return unit vectors of captions given as word pieces."""
+        """Return unit vectors of captions given as word pieces, which may and should lie on the CPU."""
         return nn.functional.normalize(self.text_projection(self.text(ids)), dim=-1)
+
+    def block_names(self) -> tuple[str, ...]:
+        """Return the module paths of both towers' blocks: units to wrap for FSDP."""
+        return (
+            *(f"encoder.{name}" for name in self.encoder.block_names()),
+            *(f"text.{name}" for name in self.text.block_names()),
+        )
 
     def no_weight_decay(self) -> frozenset[str]:
         """Return the names of the parameters that weight decay must not touch."""

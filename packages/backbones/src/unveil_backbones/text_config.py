@@ -3,6 +3,7 @@
 Sources: Li et al., arXiv 2212.00794, table 9 and its released code; Radford et al., arXiv 2103.00020, section 2.4.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -19,6 +20,8 @@ TextActivation = Literal["gelu", "quick_gelu"]
 
 _POOLINGS: tuple[TextPooling, ...] = ("first", "eot")
 _ACTIVATIONS: tuple[TextActivation, ...] = ("gelu", "quick_gelu")
+_read_pooling: Callable[[JSON, str], TextPooling] = choice_of(_POOLINGS)
+_read_activation: Callable[[JSON, str], TextActivation] = choice_of(_ACTIVATIONS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,8 +101,8 @@ class TextConfig:
             num_heads=fields.take("num_heads", read_int),
             mlp_ratio=fields.take("mlp_ratio", read_float),
             causal=fields.take("causal", read_bool, default=False),
-            pooling=fields.take("pooling", choice_of(_POOLINGS), default="first"),
-            activation=fields.take("activation", choice_of(_ACTIVATIONS), default="gelu"),
+            pooling=fields.take("pooling", _read_pooling, default="first"),
+            activation=fields.take("activation", _read_activation, default="gelu"),
             norm_epsilon=fields.take("norm_epsilon", read_float, default=1e-6),
             attend_padding=fields.take("attend_padding", read_bool, default=True),
             pad_id=fields.take("pad_id", read_int, default=0),
