@@ -115,7 +115,7 @@ class TextPriority(DrawnTextStrategy):
             )
 
     def _scores(self, kinds: Any, sample_ids: Any, seed: int, epoch: Any) -> Any:
-        return position_noise(kinds, sample_ids, seed, epoch)
+        return (kinds != SPECIAL) * position_noise(kinds, sample_ids, seed, epoch)
 
     def _name(self) -> str:
         return "text_priority"
