@@ -19,24 +19,32 @@ from unveil_masking.errors import (
     UnitError,
 )
 from unveil_masking.grid import Grid
+from unveil_masking.grid_mask import GridMask
 from unveil_masking.partition import Partition
+from unveil_masking.resize import ResizeReduction
+from unveil_masking.split import SplitMask
 from unveil_masking.strategies import RandomMask, UnitMask
 from unveil_masking.text import TextBlock, TextPriority, TextRandom, TextTruncate, take_ids
 from unveil_masking.text_priority import TextFrequency, TextSyntax, frequency_weights, syntax_ranks
 from unveil_masking.tokens import restore, take, to_pixels
+from unveil_masking.video import FrameMask, TubeMask
 
 __all__ = [
     "CountError",
+    "FrameMask",
     "Grid",
     "GridError",
+    "GridMask",
     "KeyArrayError",
     "MaskingError",
     "Partition",
     "RandomMask",
     "RatioError",
+    "ResizeReduction",
     "Rounding",
     "ScoreError",
     "Share",
+    "SplitMask",
     "Strategy",
     "TextBlock",
     "TextFrequency",
@@ -46,6 +54,7 @@ __all__ = [
     "TextSyntax",
     "TextTruncate",
     "TokenShapeError",
+    "TubeMask",
     "UnitError",
     "UnitMask",
     "frequency_weights",

@@ -1,13 +1,15 @@
-"""How many of `total` mask units are hidden: integer arithmetic, so that no float accident changes a count.
+"""How many of `total` mask units are hidden: exact arithmetic, so that no float accident changes a count unasked.
 
 A ratio is read as the shortest decimal that prints as it: 0.9 means 9/10, not the nearest binary fraction
-0.90000000000000002220. `int(100 * (1 - 0.9))` keeps 9 of 100 in floating point; this module keeps 10.
+0.90000000000000002220. `int(100 * (1 - 0.9))` keeps 9 of 100 in floating point; `floor_keep` keeps 10. To repeat a
+run of such code number by number, ask for `float_floor_keep`.
 
-| rounding       | rule                               | where it comes from                           |
-|----------------|------------------------------------|-----------------------------------------------|
-| `floor_keep`   | kept = floor(total · (1 − ratio))  | MAE and FLIP: 0.75 of 196 tokens keeps 49     |
-| `ceil_hidden`  | hidden = ceil(total · ratio)       | SimMIM: 0.6 of 6×6 units hides 22             |
-| `floor_hidden` | hidden = floor(total · ratio)      | code that truncates: 0.6 of 6×6 units hides 21 |
+| rounding           | rule                                      | where it comes from                          |
+|--------------------|-------------------------------------------|----------------------------------------------|
+| `floor_keep`       | kept = floor(total · (1 − ratio))         | MAE and FLIP: 0.75 of 196 tokens keeps 49    |
+| `ceil_hidden`      | hidden = ceil(total · ratio)              | SimMIM: 0.6 of 6×6 units hides 22            |
+| `floor_hidden`     | hidden = floor(total · ratio)             | VideoMAE: 0.9 of 196 places hides 176        |
+| `float_floor_keep` | kept = int(total * (1 - ratio)) in floats | the code of MAE: 0.9 of 100 tokens hides 91  |
 
 In exact arithmetic the first two are the same number, since total − ⌊total·(1 − r)⌋ = ⌈total·r⌉. They differ in the
 papers' code only through floating point. Both names are kept because a run is recorded under its paper's rule.
@@ -21,7 +23,7 @@ from unveil_masking.errors import RatioError
 
 __all__ = ["Rounding", "check_ratio", "exact_ratio", "num_hidden"]
 
-Rounding = Literal["floor_keep", "ceil_hidden", "floor_hidden"]
+Rounding = Literal["floor_keep", "ceil_hidden", "floor_hidden", "float_floor_keep"]
 
 
 def exact_ratio(ratio: float) -> Fraction:
@@ -61,8 +63,10 @@ def num_hidden(total: int, ratio: float, rounding: Rounding) -> int:
         hidden = total - math.floor(total * (1 - share))
     elif rounding == "ceil_hidden":
         hidden = math.ceil(total * share)
-    else:
+    elif rounding == "floor_hidden":
         hidden = math.floor(total * share)
+    else:
+        hidden = total - int(total * (1 - ratio))  # IEEE double arithmetic, the same on every machine
     if hidden == total:
         raise RatioError(
             f"ratio={ratio!r} with rounding={rounding!r} hides all {total} units of this grid, but one must stay "

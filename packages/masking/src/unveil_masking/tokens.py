@@ -80,7 +80,7 @@ def _filling(fill: Any, tokens: Any, shape: tuple[int, int, int]) -> Any:
     """`fill` as an array of `shape` in the dtype, library and device of `tokens`."""
     xp: Any = library(tokens)
     if isinstance(fill, (int, float)):
-        return xp.broadcast_to(xp.full_like(tokens[:, :1], fill), shape)
+        return xp.broadcast_to(_number(fill, tokens), shape)
     if where_am_i(fill) != where_am_i(tokens):
         raise TokenShapeError(
             f"fill is {where_am_i(fill)} but kept_tokens is {where_am_i(tokens)}. "
@@ -94,6 +94,14 @@ def _filling(fill: Any, tokens: Any, shape: tuple[int, int, int]) -> Any:
         )
     same_dtype = fill.astype(tokens.dtype) if library(fill) is np else fill.to(tokens.dtype)
     return xp.broadcast_to(same_dtype, shape)
+
+
+def _number(value: float, like: Any) -> Any:
+    """[1, 1, 1] in the dtype, library and device of `like`, which may be empty."""
+    xp: Any = library(like)
+    if xp is np:
+        return np.full((1, 1, 1), value, dtype=like.dtype)
+    return xp.full((1, 1, 1), value, dtype=like.dtype, device=like.device)
 
 
 def _check(tokens: Any, partition: Partition[Any], length: int, name: str) -> None:

@@ -1,0 +1,106 @@
+"""Rectangles of tokens with random areas, aspects and places, in integer arithmetic.
+
+An area is `a · 2⁻ᵇ` tokens with an even number b of fraction bits that fits the grid, so that its square root has b/2.
+The root is that of a float64 that holds the area exactly: correctly rounded everywhere, and cut to an integer.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unveil_masking._arrays import arange, library
+from unveil_masking._base import Strategy
+from unveil_masking._fixed_point import EXP_BITS, exp, log_of
+from unveil_masking.errors import GridError, UnitError
+from unveil_masking.grid import Grid
+
+__all__ = ["AspectRange", "area_bits", "block_words", "check_image", "offset", "rectangle", "sides", "uniform_area"]
+
+_LARGEST_ASPECT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class AspectRange:
+    """Bounds of height / width.
+
+    Raises:
+        UnitError: they are not numbers in [1/16, 16] in ascending order.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        numbers = all(isinstance(side, (int, float)) and not isinstance(side, bool) for side in (self.low, self.high))
+        if not numbers or not 1 / _LARGEST_ASPECT <= self.low <= self.high <= _LARGEST_ASPECT:
+            raise UnitError(
+                f"aspects from {self.low!r} to {self.high!r} are not allowed. Give height / width, smallest first, "
+                f"between 1/{_LARGEST_ASPECT} and {_LARGEST_ASPECT}, for example 0.3 and 3.33."
+            )
+
+    def roots(self, words: Any) -> Any:
+        """Square roots of log-uniform aspects in units of 2⁻³⁰, one for each 32-bit word."""
+        low, high = log_of(self.low) >> 1, log_of(self.high) >> 1
+        return exp(low + ((words * (high - low)) >> 32))
+
+
+def check_image(strategy: Strategy, grid: Grid) -> None:
+    """Refuse a clip where every slot would need a mask of its own.
+
+    Raises:
+        GridError: with the way out.
+    """
+    if grid.frames > 1:
+        raise GridError(
+            f"{type(strategy).__name__} draws rectangles on one image, and the grid {grid} has {grid.frames} temporal "
+            'slots. Use share="clip" for the same mask in every slot.'
+        )
+
+
+def block_words(words: Any) -> tuple[Any, Any, Any, Any]:
+    """Words [b, 4·a] as four of [b, a], those of a blocks: area, aspect, top, left."""
+    by_block = words.reshape(words.shape[0], -1, 4)
+    return by_block[..., 0], by_block[..., 1], by_block[..., 2], by_block[..., 3]
+
+
+def area_bits(grid: Grid) -> int:
+    """Fraction bits of areas on this grid: an even number, at most 32, so that an area stays below 2⁵³."""
+    return min(32, 52 - grid.num.bit_length() & ~1)
+
+
+def uniform_area(grid: Grid, low: Any, high: Any, words: Any) -> Any:
+    """Areas between `low` and `high` tokens, in either order; ints or int64 arrays; in units of 2⁻ᵇ tokens."""
+    bits = area_bits(grid)
+    return (high * 0 + low << bits) + ((words * (high - low)) >> (32 - bits))
+
+
+def sides(grid: Grid, areas: Any, aspect_roots: Any) -> tuple[Any, Any]:
+    """Height and width of blocks: round(√(area · aspect)) and round(√(area / aspect)), in tokens.
+
+    A grid of one row or one column has no other aspect: there the block is a run of round(area) tokens.
+    """
+    bits = area_bits(grid)
+    if 1 in (grid.rows, grid.cols):
+        run, one = (areas + (1 << bits - 1)) >> bits, areas * 0 + 1
+        return (one, run) if grid.rows == 1 else (run, one)
+    xp: Any = library(areas)
+    as_float = areas.astype(np.float64) if xp is np else areas.to(xp.float64)
+    root = xp.sqrt(as_float)
+    root = root.astype(np.int64) if xp is np else root.to(xp.int64)
+    half = 1 << bits // 2 - 1
+    height = (((root * aspect_roots) >> EXP_BITS) + half) >> bits // 2
+    width = ((root << EXP_BITS) // aspect_roots + half) >> bits // 2
+    return height, width
+
+
+def offset(words: Any, room: Any) -> Any:
+    """Uniform integers in [0, room]: multiply and shift, whose bias is below room / 2³²."""
+    return (words * (room + 1)) >> 32
+
+
+def rectangle(grid: Grid, top: Any, left: Any, height: Any, width: Any) -> Any:
+    """Bool [b, rows, cols], True on tokens of the rectangles."""
+    row, col = arange(grid.rows, top) - top[:, None], arange(grid.cols, top) - left[:, None]
+    in_rows, in_cols = (row >= 0) & (row < height[:, None]), (col >= 0) & (col < width[:, None])
+    return in_rows[:, :, None] & in_cols[:, None, :]
