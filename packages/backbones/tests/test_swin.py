@@ -1,13 +1,15 @@
 """SwinV2 at any size equals a timm model built for that size, and no size leaves a trace in the next."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from timm.models.swin_transformer_v2 import SwinTransformerV2
-from unveil_backbones import SwinConfig, SwinEncoder, create
+from unveil_backbones import SwinConfig, SwinEncoder, create, rebuild
 from unveil_backbones.errors import ImageSizeError, TokenCountError
 from unveil_backbones.swin import clamped_windows
+from unveil_backbones.swin_attention import position_bias
 
 SIZES = [(64, 64), (64, 128), (96, 96), (128, 128), (32, 32), (160, 96)]
 
@@ -101,32 +103,36 @@ def test_a_size_set_before_moving_or_copying_stays_right(encoder):
 def test_windows_are_clamped_as_in_the_paper():
     assert clamped_windows((192, 192), 4, (12, 12, 12, 12)) == ((12, 12), (12, 12), (12, 12), (6, 6))
     assert clamped_windows((64, 128), 4, (4, 4, 4, 4)) == ((4, 4), (4, 4), (4, 4), (2, 4))
-    blocks = [stage.blocks[1] for stage in create("swinv2_s").layers]
-    assert [block.window_size for block in blocks] == [(12, 12), (12, 12), (12, 12), (6, 6)]
-    assert [block.shift_size for block in blocks] == [(6, 6), (6, 6), (0, 0), (0, 0)]  # one window needs no shift
 
 
-def bias_of_neighbours(encoder: SwinEncoder) -> torch.Tensor:
-    """Position bias of the last stage for a key one row below its query."""
+def test_one_window_needs_neither_shift_nor_another_order():
+    encoder = create("swinv2_s", image_size=192)
+    plans = encoder._plan((48, 48), torch.device("cpu"))
+    assert [plan.blocks[1].num_windows for plan in plans] == [16, 4, 1, 1]
+    assert [plan.blocks[1].regions is not None for plan in plans] == [True, True, False, False]
+    assert all(block.before is block.into is None for plan in plans[2:] for block in plan.blocks)
+    assert [len(plan.blocks[0].geometry.coordinates) for plan in plans] == [23**2, 23**2, 23**2, 11**2]
+
+
+def bias_of_neighbours(encoder: SwinEncoder, grid: tuple[int, int]) -> torch.Tensor:
+    """Position bias of the last stage for a query one row below its key."""
+    plan = encoder._plan(grid, torch.device("cpu"))[-1]
     attention = encoder.layers[3].blocks[0].attn
-    rows, cols = attention.window_size
-    table = 16 * torch.sigmoid(attention.cpb_mlp(attention.relative_coords_table))
-    return table[0, rows - 2, cols - 1]
+    bias = position_bias(attention.cpb_mlp, plan.blocks[0].geometry, attention.num_heads)
+    return bias[0, plan.grid[1], 0]
 
 
 def test_the_position_bias_of_a_distance_is_the_same_at_every_size(encoder):
-    reference = bias_of_neighbours(encoder)
-    encoder(torch.randn(1, 3, 96, 96))
-    assert encoder.layers[3].blocks[0].attn.window_size == (3, 3)
-    torch.testing.assert_close(bias_of_neighbours(encoder), reference)
+    reference = bias_of_neighbours(encoder, (16, 16))
+    for grid in [(24, 24), (24, 32), (32, 16)]:
+        torch.testing.assert_close(bias_of_neighbours(encoder, grid), reference)
 
 
 def test_without_the_windows_of_pre_training_that_bias_would_move(encoder):
-    """The test above can fail: timm's default takes the window of the moment for the scale."""
-    reference = bias_of_neighbours(encoder)
-    encoder.layers[3].blocks[0].attn.pretrained_window_size = (0, 0)
-    encoder(torch.randn(1, 3, 96, 96))
-    assert (bias_of_neighbours(encoder) - reference).abs().max() > 0.01
+    """The test above can fail: with the window of the moment for the scale, another window reads another bias."""
+    reference = bias_of_neighbours(encoder, (16, 16))
+    other = rebuild(encoder, replace(encoder.config, pretrained_window_sizes=((4, 4), (4, 4), (4, 4), (3, 3))))
+    assert (bias_of_neighbours(other, (24, 24)) - reference).abs().max() > 0.01
 
 
 @pytest.mark.parametrize(("name", "millions"), [("swinv2_tiny", 2.3), ("swinv2_s", 49.0), ("swinv2_b", 86.9)])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from unveil_backbones.swin import SwinConfig, clamped_windows
+from unveil_backbones.swin_config import SwinConfig, clamped_windows
 
 __all__ = ["SWIN_PRESETS"]
 
@@ -26,6 +26,14 @@ SWIN_PRESETS: Mapping[str, SwinConfig] = MappingProxyType(
         "swinv2_s": _swin(192, 96, (2, 2, 18, 2), 12),
         "swinv2_b": _swin(192, 128, (2, 2, 18, 2), 12),
         "swinv2_l": _swin(192, 192, (2, 2, 18, 2), 12),
+        "swinv2_h": _swin(192, 352, (2, 2, 18, 2), 12),
+        "swinv2_g": _swin(192, 448, (2, 2, 18, 2), 12),
     }
 )
-"""Configuration by name: those of the data-scaling study (192 pixels, window 12) and one for tests on a CPU."""
+"""Configuration by name: those of the data-scaling study and one for tests on a CPU.
+
+The study's pre-train at 192 pixels with window 12 and have heads of width 32; its "giant" of 1.06 billion parameters
+(arXiv 2206.04664, table 1) is not the SwinV2-G of 3 billion. For fine-tuning at 224 pixels with window 14, change
+``image_size`` and ``window_sizes`` with ``rebuild``; the windows of pre-training stay, and with them the biases of equal
+distances.
+"""

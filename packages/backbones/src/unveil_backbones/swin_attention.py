@@ -1,0 +1,165 @@
+"""Scaled cosine attention within windows with a continuous position bias (Swin V2, arXiv 2111.09883, section 3.2).
+
+Shapes: ``w`` windows of all images, ``g`` windows of one image, ``t`` tokens of a window, ``h`` heads, ``d`` width of a
+head, ``l`` blocks, ``n`` tokens.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int8
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from unveil_backbones.swin_windows import BiasGeometry, Reorder
+
+__all__ = ["cosine_attention", "position_bias", "position_biases", "reorder"]
+
+_MAX_SCALE = 100.0
+"""Upper bound of the learned inverse temperature."""
+_HIDDEN = -100.0
+"""Added to the score of two tokens that do not see each other, as in the reference: not minus infinity."""
+_SMALLEST_NORM = 1e-12
+
+
+def cosine_attention(
+    qkv: Float[Tensor, "w t 3 h d"],
+    logit_scale: Float[Tensor, "h 1 1"],
+    bias: Float[Tensor, "h t t"],
+    regions: Int8[Tensor, "g t"] | None,
+    *,
+    fused: bool,
+) -> Float[Tensor, "w t c"]:
+    """Softmax over scaled cosines plus bias, times the values; heads are joined to ``c = h * d``.
+
+    Args:
+        qkv: Queries, keys and values, the windows of an image one after the other.
+        logit_scale: Logarithm of the inverse temperature, clamped at 100.
+        bias: Position bias of each pair of tokens.
+        regions: Tokens see each other only where these are equal; ``None`` for all.
+        fused: Whether to run on a CPU with a gradient of our own, which keeps one matrix of probabilities instead of
+            five of scores. Elsewhere, and under ``torch.compile``, the operations stay plain, for the compiler to fuse.
+    """
+    scale = logit_scale.clamp(max=math.log(_MAX_SCALE)).exp()
+    if fused and qkv.device.type == "cpu" and not torch.compiler.is_compiling():
+        return cast(Tensor, _CosineAttention.apply(qkv, scale, bias, regions))
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) * scale
+    scores = scores.unflatten(0, (-1, 1 if regions is None else len(regions))) + _whole_bias(bias, regions)
+    attended = scores.flatten(0, 1).softmax(dim=-1) @ v
+    return attended.transpose(1, 2).flatten(2)
+
+
+def position_bias(cpb_mlp: nn.Sequential, geometry: BiasGeometry, num_heads: int) -> Float[Tensor, "h t t"]:
+    """Bias of one block: ``16 sigmoid(MLP(log-spaced distance))``."""
+    first = cast(nn.Linear, cpb_mlp[0])
+    table = cpb_mlp(geometry.coordinates.to(first.weight.dtype))
+    side = math.isqrt(len(geometry.index))
+    pairs = table[geometry.index].view(side, side, num_heads)
+    return 16 * torch.sigmoid(pairs.permute(2, 0, 1).contiguous())
+
+
+def position_biases(networks: Sequence[nn.Sequential], geometry: BiasGeometry) -> Float[Tensor, "l h t t"]:
+    """Biases of all blocks of a stage, equal to ``position_bias`` of each.
+
+    The networks run as one batch; the sigmoid is taken of the table of distances, not of all pairs; and the small
+    matrices stay in the precision of the weights under autocast.
+    """
+    first = [cast(nn.Linear, network[0]) for network in networks]
+    second = [cast(nn.Linear, network[2]) for network in networks]
+    with torch.autocast(geometry.index.device.type, enabled=False):
+        weight = torch.stack([layer.weight for layer in first])
+        offset = torch.stack([layer.bias for layer in first])
+        coordinates = geometry.coordinates.to(weight.dtype).expand(len(networks), -1, -1)
+        hidden = torch.baddbmm(offset[:, None], coordinates, weight.transpose(1, 2)).relu()
+        heads = torch.stack([layer.weight for layer in second])
+        table = 16 * torch.sigmoid(torch.bmm(heads, hidden.transpose(1, 2)))
+        side = math.isqrt(len(geometry.index))
+        return table.index_select(2, geometry.index).unflatten(2, (side, side))
+
+
+def reorder(tokens: Float[Tensor, "b n c"], order: Reorder | None) -> Float[Tensor, "b n c"]:
+    """Gather the tokens in another order; the gradient is a gather too, where autograd would scatter and add."""
+    if order is None:
+        return tokens
+    return cast(Tensor, _Permute.apply(tokens, order.index, order.inverse))
+
+
+def _whole_bias(bias: Tensor, regions: Tensor | None) -> Tensor:
+    """Position bias with the regions' mask: [1 or g, h, t, t]."""
+    if regions is None:
+        return bias[None]
+    apart = regions[:, :, None] != regions[:, None, :]
+    return bias + apart[:, None] * _HIDDEN
+
+
+class _Permute(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return tokens.index_select(1, index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (inverse,) = ctx.saved_tensors
+        return gradients[0].index_select(1, inverse), None, None
+
+
+class _CosineAttention(torch.autograd.Function):
+    """Cosine attention that saves normalised queries and keys, values, probabilities and norms, nothing else.
+
+    The temperature is folded into the queries, the bias is what the product of queries and keys is added to, and
+    gradients of queries, keys and values are written into one tensor, so that none of them is copied twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, scale: Tensor, bias: Tensor, regions: Tensor | None) -> Tensor:
+        windows, tokens, _, heads, width = qkv.shape
+        with torch.autocast("cpu", enabled=False):
+            norm = torch.linalg.vector_norm(qkv[:, :, :2], dim=-1, keepdim=True, dtype=scale.dtype)
+            # [2, w, h, t, 1]: one over the norm, for queries times the scale
+            factor = norm.clamp_min_(_SMALLEST_NORM).reciprocal_().permute(2, 0, 3, 1, 4).contiguous()
+            factor[0] *= scale
+            parts = qkv.new_empty(3, windows, heads, tokens, width)
+            by_head = qkv.permute(2, 0, 3, 1, 4)
+            torch.mul(by_head[:2], factor.to(qkv.dtype), out=parts[:2])
+            parts[2] = by_head[2]
+            q, k, v = parts.flatten(1, 2).unbind(0)
+            whole = _whole_bias(bias, regions)
+            scores = qkv.new_empty(windows * heads, tokens, tokens)
+            scores.view(-1, *whole.shape).copy_(whole)
+            probabilities = torch.softmax(scores.baddbmm_(q, k.transpose(1, 2)), dim=-1)
+            attended = torch.bmm(probabilities, v).view(windows, heads, tokens, width)
+        ctx.save_for_backward(parts, factor, probabilities, scale)
+        ctx.bias_dtype = bias.dtype
+        return attended.transpose(1, 2).reshape(windows, tokens, heads * width)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        parts, factor, probabilities, scale = ctx.saved_tensors
+        _, windows, heads, tokens, width = parts.shape
+        with torch.autocast("cpu", enabled=False):
+            q, k, v = parts.flatten(1, 2).unbind(0)
+            attended = gradients[0].reshape(windows, tokens, heads, width).transpose(1, 2).reshape(-1, tokens, width)
+            result = parts.new_empty(windows, tokens, 3, heads, width)
+            by_head = result.permute(2, 0, 3, 1, 4)
+            by_head[2] = torch.bmm(probabilities.transpose(1, 2), attended).view_as(parts[2])
+            scores = torch.bmm(attended, v.transpose(1, 2))
+            scores = torch._softmax_backward_data(scores, probabilities, -1, probabilities.dtype)
+            bias = scores.view(windows, heads, tokens, tokens).sum(0, dtype=ctx.bias_dtype)
+            inner = torch.empty_like(parts[:2])
+            torch.bmm(scores, k, out=inner[0].flatten(0, 1))
+            torch.bmm(scores.transpose(1, 2), q, out=inner[1].flatten(0, 1))
+            # A direction only moves across itself: with u = s x / |x|, dx = (s / |x|) (du - u (u . du) / s^2).
+            along = (inner * parts[:2]).sum(-1, keepdim=True, dtype=scale.dtype)
+            scale_gradient = along[0].sum((0, 2)).view_as(scale) / scale
+            along[0] /= scale.square()
+            torch.mul(
+                inner.addcmul_(parts[:2], along.to(parts.dtype), value=-1), factor.to(parts.dtype), out=by_head[:2]
+            )
+        return result, scale_gradient, bias, None
