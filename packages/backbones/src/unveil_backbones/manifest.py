@@ -9,6 +9,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
+from unveil_backbones._files import check_inside
 from unveil_backbones._json import (
     JSON,
     Fields,
@@ -19,7 +20,6 @@ from unveil_backbones._json import (
     read_text,
     sequence_of,
 )
-from unveil_backbones._files import check_inside
 from unveil_backbones.coverage import CoverageReport
 from unveil_backbones.errors import (
     CheckpointNotFoundError,
