@@ -2,16 +2,14 @@
 
 import platform
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks._compare import Clock
 
-__all__ = ["Device", "compiled", "matmul_peak", "open_device"]
+__all__ = ["Device", "matmul_peak", "open_device"]
 
 _GPU_SIDE = 8192
 _CPU_SIDE = 2048
@@ -71,11 +69,6 @@ def matmul_peak(device: Device, dtype: torch.dtype = torch.bfloat16, repeats: in
         device.clock.synchronise()
         best = min(best, time.perf_counter() - start)
     return 2 * side**3 / best
-
-
-def compiled(step: Callable[..., Any], wanted: bool) -> Callable[..., Any]:
-    """Return ``torch.compile(step)`` if wanted; the same for both sides, so that neither has an advantage."""
-    return torch.compile(step) if wanted else step
 
 
 def _cpu_name() -> str:

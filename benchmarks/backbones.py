@@ -1,0 +1,118 @@
+"""Training steps of SimMIM, FLIP and MAE against the libraries people use today.
+
+    python -m benchmarks.backbones --mae CLONE --swin CLONE --json figures.json
+
+Peers: timm and open_clip as installed; the reference implementations of MAE and SimMIM from clones, whose paths are
+given. What is missing is reported as absent. ``docs/benchmarks.md`` says what every column means.
+"""
+
+import argparse
+import gc
+import sys
+from pathlib import Path
+
+from unveil_backbones import ensure_torchvision
+
+from benchmarks._compare import Comparison, Outcome, Settings, UnequalOutputsError, compare
+from benchmarks._device import Device, matmul_peak, open_device
+from benchmarks._flip import RATIOS, flip_rows, ideal_title, own_speedup_row
+from benchmarks._mae import mae_row
+from benchmarks._report import Report, add_arguments, settings_of
+from benchmarks._simmim import simmim_rows, target_row
+from benchmarks._steps import Work
+
+__all__ = ["main"]
+
+_ROWS = ("simmim", "target", "flip", "mae")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the rows that are asked for; return 0, or 1 if outputs were unequal."""
+    chosen = _parser().parse_args(arguments)
+    ensure_torchvision()
+    device = open_device(chosen.device, chosen.threads)
+    peak = chosen.peak_tflops * 1e12 if chosen.peak_tflops else matmul_peak(device)
+    report = Report(device.name, headline=device.headline, threads=chosen.threads, peak=peak)
+    work = _work(chosen, device)
+    run = _Run(report, settings_of(chosen), device)
+    print(f"batch {work.batch}, autocast {work.autocast}, compile {work.compile}, quick {work.quick}", flush=True)
+    try:
+        _rows(work, chosen, run)
+    except UnequalOutputsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        report.write(chosen.json)
+    return 0
+
+
+class _Run:
+    """Compares, reports, and frees the memory of a row before the next one is built."""
+
+    def __init__(self, report: Report, settings: Settings, device: Device) -> None:
+        self.report = report
+        self.settings = settings
+        self.device = device
+
+    def __call__(self, comparison: Comparison) -> Outcome:
+        outcome = compare(comparison, self.settings, self.device.clock)
+        self.report.add(outcome)
+        sys.stdout.flush()
+        return outcome
+
+    def quick_work(self, comparison: Comparison) -> Outcome:
+        """Compare work of milliseconds: it is repeated for at least 0.1 s per round."""
+        settings = Settings(rounds=self.settings.rounds, warm_up=max(1, self.settings.warm_up), least_seconds=0.1)
+        outcome = compare(comparison, settings, self.device.clock)
+        self.report.add(outcome)
+        return outcome
+
+
+def _rows(work: Work, chosen: argparse.Namespace, run: _Run) -> None:
+    if "target" in chosen.only:
+        run.quick_work(target_row(work))
+    if "simmim" in chosen.only:
+        for comparison in simmim_rows(work, chosen.swin):
+            run(comparison)
+            gc.collect()
+    if "flip" in chosen.only:
+        for comparison in flip_rows(work):
+            run(comparison)
+            gc.collect()
+        for ratio in RATIOS:
+            outcome = run(own_speedup_row(work, ratio))
+            spread = outcome.ratios[0].cpu if run.device.headline == "cpu" else outcome.ratios[0].wall
+            run.report.note(ideal_title(work, ratio, spread.median))
+    if "mae" in chosen.only:
+        run(mae_row(work, chosen.mae))
+
+
+def _work(chosen: argparse.Namespace, device: Device) -> Work:
+    batch = chosen.batch or (4 if device.torch.type == "cpu" else 128)
+    return Work(
+        device=device,
+        batch=batch,
+        autocast=chosen.dtype == "bf16",
+        compile=chosen.compile,
+        compile_mode=chosen.compile_mode,
+        quick=chosen.quick,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.backbones", description=__doc__)
+    add_arguments(parser)
+    parser.add_argument("--only", nargs="+", choices=_ROWS, default=list(_ROWS), help="rows to run")
+    parser.add_argument("--batch", type=int, default=None, help="images per step (4 on a CPU, 128 on a GPU)")
+    parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16", help="of matrix products")
+    parser.add_argument("--compile", action="store_true", help="torch.compile on both sides")
+    parser.add_argument("--compile-mode", default="default", help="mode of torch.compile")
+    parser.add_argument("--peak-tflops", type=float, default=None, help="for the utilisation, instead of measuring it")
+    parser.add_argument("--mae", type=Path, default=None, metavar="PATH", help="clone of the MAE reference")
+    parser.add_argument("--swin", type=Path, default=None, metavar="PATH", help="clone of the SwinV2 SimMIM reference")
+    parser.add_argument("--quick", action="store_true", help="tiny models: shows that it runs, measures nothing")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
