@@ -161,7 +161,7 @@ def test_the_checkpoint_tells_its_story(finished):
     assert manifest.label == "simmim swinv2_tiny u=24 s=6"
     assert (manifest.step, manifest.samples_seen, manifest.unique_samples) == (6, 30, 24)
     assert manifest.realised_ratio == 10 / 16
-    assert manifest.mask == {"strategy": "unit", "ratio": 0.6, "unit": 2, "rounding": "ceil_hidden"}
+    assert manifest.mask == {"strategy": "unit", "ratio": 0.6, "unit": 2, "rounding": "ceil_hidden", "share": "sample"}
     assert [point.step for point in manifest.val] == [2, 3, 4, 6]
     assert manifest.val[-1].loss == rows(out / "val.jsonl")[-1]["loss"]
     assert manifest.passport is not None
