@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unveil_backbones._json import JSON
-from unveil_backbones.errors import ConfigError, ImageSizeError, TokenCountError, UnknownLayerError
+from unveil_backbones.errors import ConfigError, ImageSizeError, KeepError, TokenCountError, UnknownLayerError
 from unveil_backbones.specs import EncoderSpec
 
 __all__ = ["POOLINGS", "Encoder", "EncoderConfig", "Pooling", "check_image_size", "undecayed"]
@@ -52,6 +52,9 @@ class Encoder(nn.Module, ABC):
         stride: Side in pixels of a token of ``encode``.
         num_prefix_tokens: Tokens that ``encode`` puts before those of the image.
         accepts_subset: Whether ``encode`` takes a part of the tokens.
+        needs_keep: Whether ``encode`` has to be told which tokens of the grid such a part is: what a block computes
+            depends on places (rotary positions, Hiera's units), not on what ``embed`` added to the tokens alone.
+        mask_unit: Side, in tokens of ``embed``, of the squares that are kept or hidden as a whole (Hiera: 8).
         feature_channels: Channels of each map of ``features``.
         feature_strides: Pixels per cell of each map of ``features``.
         pooling: How ``forward`` and ``encode_pooled`` make one vector of the tokens.
@@ -68,6 +71,8 @@ class Encoder(nn.Module, ABC):
     stride: int
     num_prefix_tokens: int
     accepts_subset: bool
+    needs_keep: bool = False
+    mask_unit: int = 1
     feature_channels: tuple[int, ...]
     feature_strides: tuple[int, ...]
     pooling: Pooling
@@ -124,46 +129,63 @@ class Encoder(nn.Module, ABC):
         Args:
             images: Pixels.
             keep: Raster indices of the tokens that are wanted, in any order; all of them if ``None``. With it the
-                result is ``[b, k, d]`` and equals the gathered full result. Only if ``accepts_subset``.
+                result is ``[b, k, d]`` and equals the gathered full result, except where patches overlap (Hiera):
+                there hidden pixels count as zeros. Only if ``accepts_subset``.
 
         Raises:
             ImageSizeError: A side is not a multiple of ``stride``.
             TokenCountError: ``keep`` was given to an encoder that needs all tokens, or does not fit the grid.
+            KeepError: ``keep`` has incomplete mask units.
         """
 
     @abstractmethod
-    def encode(self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int]) -> Float[Tensor, "b m e"]:
+    def encode(
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b m e"]:
         """Run the blocks and the final norm.
 
         Args:
             tokens: What ``embed`` returned, or a part of it if ``accepts_subset``, or a mixture with mask tokens.
             grid: Rows and columns of the whole image's tokens.
+            keep: Raster index of each of ``tokens``; those of the whole image in order if ``None``. Pass it whenever
+                ``embed`` had it: encoders without ``needs_keep`` do not look at it.
 
         Raises:
-            TokenCountError: The number of tokens does not fit the grid.
+            TokenCountError: The number of tokens does not fit the grid, or that of ``keep``.
+            KeepError: A part of the tokens came without ``keep`` although ``needs_keep``, or has incomplete mask units.
         """
 
     @abstractmethod
     def features(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Return the encoder's native feature maps, finest first (``feature_channels``, ``feature_strides``)."""
 
-    def encode_pooled(self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int]) -> Float[Tensor, "b e"]:
-        """Return ``pool(encode(tokens, grid))``; an encoder may skip what pooling does not read.
+    def encode_pooled(
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b e"]:
+        """Return ``pool(encode(tokens, grid, keep))``; an encoder may skip what pooling does not read.
 
         Args:
             tokens: As for ``encode``.
             grid: As for ``encode``.
+            keep: As for ``encode``.
 
         Raises:
-            TokenCountError: The number of tokens does not fit the grid.
+            TokenCountError: The number of tokens does not fit the grid, or that of ``keep``.
+            KeepError: As for ``encode``.
         """
-        return self.pool(self.encode(tokens, grid))
+        return self.pool(self.encode(tokens, grid, keep))
 
-    def pool(self, tokens: Float[Tensor, "b m e"]) -> Float[Tensor, "b e"]:
-        """Return one vector per image from the tokens of ``encode``, as ``pooling`` says."""
-        if self.pooling == "cls":
+    def pool(self, tokens: Float[Tensor, "b m e"], pooling: Pooling | None = None) -> Float[Tensor, "b e"]:
+        """Return one vector per image from the tokens of ``encode``.
+
+        Args:
+            tokens: The encoded tokens.
+            pooling: How; as the encoder's ``pooling`` says if ``None``.
+        """
+        how = pooling or self.pooling
+        if how == "cls":
             return tokens[:, 0]
-        return tokens[:, self.num_prefix_tokens if self.pooling == "mean" else 0 :].mean(dim=1)
+        return tokens[:, self.num_prefix_tokens if how == "mean" else 0 :].mean(dim=1)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b e"]:
         """Return one vector per image: the pooled tokens of ``encode``."""
@@ -248,6 +270,23 @@ class Encoder(nn.Module, ABC):
             f"{self.spec.name} got {given} tokens for a grid of {grid[0]} x {grid[1]}; it takes {allowed}; "
             "pass the grid that `encoder.grid(height, width)` returns"
         )
+
+    def _check_tokens(self, tokens: Tensor, grid: tuple[int, int], keep: Tensor | None) -> None:
+        """Refuse tokens that cannot come from ``grid``, or whose places are not known but needed."""
+        given = tokens.shape[1]
+        self._check_count(given, grid)
+        if keep is None:
+            if self.needs_keep and given != grid[0] * grid[1]:
+                raise KeepError(
+                    f"{self.spec.name} got {given} of {grid[0] * grid[1]} tokens and no `keep`; its blocks depend on "
+                    "the tokens' places; pass `encode` the `keep` that `embed` was given"
+                )
+            return
+        if keep.shape[1] != given:
+            raise TokenCountError(
+                f"{self.spec.name} got {given} tokens and `keep` for {keep.shape[1]}; both are the same number; "
+                "pass the `keep` that `embed` was given"
+            )
 
     def _check_keep(self, keep: Tensor | None, grid: tuple[int, int]) -> None:
         """Refuse ``keep`` where all tokens are needed, or where it names more tokens than the grid has."""

@@ -12,6 +12,7 @@ __all__ = [
     "FormatVersionError",
     "HashMismatchError",
     "ImageSizeError",
+    "KeepError",
     "ManifestError",
     "NonFiniteError",
     "NotAPairError",
@@ -38,6 +39,10 @@ class ImageSizeError(BackboneError):
 
 class TokenCountError(BackboneError):
     """The number of tokens handed to ``encode`` or to a text tower does not fit."""
+
+
+class KeepError(BackboneError):
+    """``keep`` is missing where the places of tokens have to be known, or names tokens that are no whole units."""
 
 
 class UnknownModelError(BackboneError):

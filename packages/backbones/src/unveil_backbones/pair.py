@@ -8,7 +8,7 @@ learnt, starts at 1/0.07, and its logarithm is kept in [0, ln 100].
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
 from unveil_backbones.base import Encoder
@@ -49,20 +49,29 @@ class ImageTextPair(nn.Module):
         grid = self.encoder.grid(images.shape[-2], images.shape[-1])
         return self.encode_image_tokens(self.encoder.embed(images), grid)
 
-    def encode_image_tokens(self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int]) -> Float[Tensor, "b e"]:
+    def encode_image_tokens(
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b e"]:
         """Return unit vectors of images of which ``encoder.embed``'s tokens, or a part of them, are given.
 
         Args:
             tokens: Tokens of ``encoder.embed``.
             grid: Rows and columns of the whole image's tokens.
-        """
-        return nn.functional.normalize(self.image_projection(self._pooled(tokens, grid)), dim=-1)
+            keep: The ``keep`` that ``encoder.embed`` was given, if any.
 
-    def _pooled(self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int]) -> Float[Tensor, "b e"]:
+        Raises:
+            TokenCountError: As ``encoder.encode``.
+            KeepError: As ``encoder.encode``.
+        """
+        return nn.functional.normalize(self.image_projection(self._pooled(tokens, grid, keep)), dim=-1)
+
+    def _pooled(
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b n"] | None
+    ) -> Float[Tensor, "b e"]:
         if self.encoder.pooling == "mean":
             # The default of encoders alone leaves prefix tokens out; pairs have always counted them, as FLIP does.
-            return self.encoder.encode(tokens, grid).mean(dim=1)
-        return self.encoder.encode_pooled(tokens, grid)
+            return self.encoder.pool(self.encoder.encode(tokens, grid, keep), "mean_all")
+        return self.encoder.encode_pooled(tokens, grid, keep)
 
     def encode_text(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
         """Return unit vectors of captions given as word pieces, which may and should lie on the CPU."""

@@ -104,16 +104,20 @@ class SwinEncoder(Encoder):
         )
         return self.patch_embed.norm(tokens)
 
-    def encode(self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int]) -> Float[Tensor, "b m e"]:
+    def encode(
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b m e"]:
         """Run the four stages and the final norm; ``m = n / 64`` tokens of width ``e = 8C``, in raster order.
 
         Args:
             tokens: All tokens of ``embed``, some of them possibly replaced.
             grid: Rows and columns of the tokens.
+            keep: Leave it out; all tokens are needed, in raster order.
 
         Raises:
-            TokenCountError: The number of tokens is not that of the grid.
+            TokenCountError: The number of tokens is not that of the grid, or ``keep`` was given.
         """
+        self._check_keep(keep, grid)
         plans = self._plan(grid, tokens.device)
         return reorder(self.norm(self._stages(tokens, grid, plans)[-1]), plans[-1].to_raster)
 

@@ -105,30 +105,37 @@ class VitEncoder(Encoder):
         tokens = tokens + position.to(tokens.dtype)
         return tokens if keep is None else torch.take_along_dim(tokens, keep[:, :, None], 1)
 
-    def encode(self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int]) -> Float[Tensor, "b m d"]:
+    def encode(
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b m d"]:
         """Prepend class and register tokens, run the blocks and the final norm; ``m = num_prefix_tokens + n``.
 
         Args:
             tokens: Any part of what ``embed`` returned, in any order: positions are already in the tokens.
             grid: Rows and columns of the whole image's tokens.
+            keep: Not needed; if it is there, it has one entry for each token.
 
         Raises:
-            TokenCountError: There are more tokens than the grid has.
+            TokenCountError: There are more tokens than the grid has, or not as many as ``keep`` has entries.
         """
-        tokens = self._with_prefix(tokens, grid)
+        self._check_tokens(tokens, grid, keep)
+        tokens = self._with_prefix(tokens)
         for block in self.blocks:
             tokens = self._run(block, tokens)
         return self.norm(tokens)
 
-    def encode_pooled(self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int]) -> Float[Tensor, "b d"]:
+    def encode_pooled(
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b d"]:
         """Return one vector per image; with pooling ``cls`` the last block computes the class token only.
 
         Raises:
-            TokenCountError: There are more tokens than the grid has.
+            TokenCountError: As ``encode``.
         """
         if self.pooling != "cls" or "pooled_last_block" not in self._optimisations:
-            return self.pool(self.encode(tokens, grid))
-        tokens = self._with_prefix(tokens, grid)
+            return self.pool(self.encode(tokens, grid, keep))
+        self._check_tokens(tokens, grid, keep)
+        tokens = self._with_prefix(tokens)
         for block in list(self.blocks)[:-1]:
             tokens = self._run(block, tokens)
         last = cast(Block, self.blocks[-1])
@@ -151,9 +158,8 @@ class VitEncoder(Encoder):
         """Return biases, norms, layer scales, class and register tokens, and learned positions."""
         return undecayed(self, ("cls_token", "reg_token", "pos_embed"))
 
-    def _with_prefix(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _with_prefix(self, tokens: Tensor) -> Tensor:
         """Class and register tokens before the given ones, and CLIP's norm over all of them."""
-        self._check_count(tokens.shape[1], grid)
         parts = [tokens]
         if self.reg_token is not None:
             parts.insert(0, self.reg_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1))
