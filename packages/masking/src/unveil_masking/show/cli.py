@@ -1,0 +1,79 @@
+"""The command line: `python -m unveil_masking show` and `ls`. Ends with 0, or with 2 and one line on stderr."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from unveil_masking.errors import MaskingError
+from unveil_masking.grid import Grid
+from unveil_masking.show.errors import ChoiceError, MissingPillowError
+from unveil_masking.show.names import ALL, check_name, listing
+
+__all__ = ["main"]
+
+_PROGRAM = "python -m unveil_masking"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    if chosen.command is None:
+        parser.print_help()
+        return 0
+    if chosen.command == "ls":
+        for name, rule, source in listing():
+            print(f"{name:15s} {rule:55s} {source}")
+        return 0
+    try:
+        _show(chosen)
+    except MaskingError as error:
+        print(f"unveil_masking: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _show(chosen: argparse.Namespace) -> None:
+    check_name(chosen.strategy)
+    grid = _grid(chosen.grid)
+    try:
+        from unveil_masking.show.gallery import Wish, gallery
+        from unveil_masking.show.picture import write_picture
+    except ModuleNotFoundError as error:
+        if error.name != "PIL":
+            raise
+        raise MissingPillowError(
+            "pictures are drawn with Pillow, which is not installed. Run: pip install 'unveil-masking[show]'"
+        ) from None
+    wish = Wish(strategy=chosen.strategy, image=chosen.image, ratio=chosen.ratio, grid=grid, seed=chosen.seed)
+    write_picture(gallery(wish), chosen.output)
+    print(chosen.output)
+
+
+def _grid(text: str) -> Grid:
+    """The grid that "14x14" says.
+
+    Raises:
+        ChoiceError: it says none.
+        GridError: a side of 0, or far too many tokens.
+    """
+    sides = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text)
+    if sides is None:
+        raise ChoiceError(f"--grid {text!r} is not ROWSxCOLS. Give the number of tokens along both sides, as in 14x14.")
+    return Grid(int(sides[1]), int(sides[2]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description="Pictures of masks for masked visual pre-training.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    show = commands.add_parser("show", help="draw masks over a picture", description="Draw masks over a picture.")
+    show.add_argument("--image", type=Path, metavar="FILE", help="the picture; text strategies need none")
+    show.add_argument("--strategy", default=ALL, metavar="NAME", help=f'a name that "ls" lists, or {ALL} (default)')
+    show.add_argument("--ratio", type=float, metavar="R", help="share to hide, for strategies that have one")
+    show.add_argument("--grid", default="14x14", metavar="ROWSxCOLS", help="tokens of the picture (default 14x14)")
+    show.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the masks (default 0)")
+    show.add_argument("-o", "--output", type=Path, default=Path("masks.png"), metavar="FILE", help="where to write")
+    commands.add_parser("ls", help="list the strategies", description="List the strategies.")
+    return parser
