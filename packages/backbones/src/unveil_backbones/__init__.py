@@ -10,18 +10,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unveil_backbones._torchvision import ensure_torchvision
     from unveil_backbones.checkpoint import Checkpoint, load, load_pair, save, train_state
+    from unveil_backbones.converting import Converted, convert, load_foreign
+    from unveil_backbones.coverage import CoverageReport
     from unveil_backbones.encoder import Encoder, build, create, names, rebuild
     from unveil_backbones.errors import (
         BackboneError,
         CheckpointError,
+        ConvertError,
+        CoverageError,
         FormatVersionError,
         HashMismatchError,
         ImageSizeError,
+        NonFiniteError,
         NotAPairError,
+        NotExpressibleError,
         TensorMismatchError,
         TruncatedError,
         UnknownModelError,
+        UnsafeFileError,
+        UnsafePathError,
     )
+    from unveil_backbones.inspection import Inspection, inspect
     from unveil_backbones.manifest import (
         FORMAT_VERSION,
         EncoderSpec,
@@ -42,6 +51,7 @@ if TYPE_CHECKING:
     from unveil_backbones.tokenizer_base import CaptionTokenizer
     from unveil_backbones.tokenizer_bpe import BpeTokenizer
     from unveil_backbones.tokenizer_json import tokenizer_from_json
+    from unveil_backbones.verification import Verification, verify
     from unveil_backbones.vit import VitConfig, VitEncoder
 
 __version__ = "0.1.0"
@@ -53,6 +63,10 @@ __all__ = [
     "CaptionTokenizer",
     "Checkpoint",
     "CheckpointError",
+    "ConvertError",
+    "Converted",
+    "CoverageError",
+    "CoverageReport",
     "Encoder",
     "EncoderSpec",
     "FeaturePyramid",
@@ -60,8 +74,11 @@ __all__ = [
     "HashMismatchError",
     "ImageSizeError",
     "ImageTextPair",
+    "Inspection",
     "Manifest",
+    "NonFiniteError",
     "NotAPairError",
+    "NotExpressibleError",
     "Passport",
     "Preprocessing",
     "SwinConfig",
@@ -72,17 +89,23 @@ __all__ = [
     "TextTower",
     "TruncatedError",
     "UnknownModelError",
+    "UnsafeFileError",
+    "UnsafePathError",
     "ValPoint",
+    "Verification",
     "VitConfig",
     "VitEncoder",
     "WordPieceTokenizer",
     "build",
     "build_text",
     "checkpoint_sha256",
+    "convert",
     "create",
     "create_text",
     "ensure_torchvision",
+    "inspect",
     "load",
+    "load_foreign",
     "load_pair",
     "names",
     "read_manifest",
@@ -91,24 +114,34 @@ __all__ = [
     "save",
     "tokenizer_from_json",
     "train_state",
+    "verify",
 ]
 
 _MODULES = MappingProxyType(
     {
         "_torchvision": ("ensure_torchvision",),
         "checkpoint": ("Checkpoint", "load", "load_pair", "save", "train_state"),
+        "converting": ("Converted", "convert", "load_foreign"),
+        "coverage": ("CoverageReport",),
         "encoder": ("Encoder", "build", "create", "names", "rebuild"),
         "errors": (
             "BackboneError",
             "CheckpointError",
+            "ConvertError",
+            "CoverageError",
             "FormatVersionError",
             "HashMismatchError",
             "ImageSizeError",
+            "NonFiniteError",
             "NotAPairError",
+            "NotExpressibleError",
             "TensorMismatchError",
             "TruncatedError",
             "UnknownModelError",
+            "UnsafeFileError",
+            "UnsafePathError",
         ),
+        "inspection": ("Inspection", "inspect"),
         "manifest": (
             "FORMAT_VERSION",
             "EncoderSpec",
@@ -129,6 +162,7 @@ _MODULES = MappingProxyType(
         "tokenizer_base": ("CaptionTokenizer",),
         "tokenizer_bpe": ("BpeTokenizer",),
         "tokenizer_json": ("tokenizer_from_json",),
+        "verification": ("Verification", "verify"),
         "vit": ("VitConfig", "VitEncoder"),
     }
 )

@@ -1,5 +1,6 @@
 """Turn parsed JSON into the typed fields of the manifest, or say which field is wrong (standard library only)."""
 
+import sys
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ __all__ = [
 
 JSON = str | int | float | bool | None | list[Any] | dict[str, Any]
 """What ``json.loads`` returns. (A recursive alias would say more, but cannot be checked at run time.)"""
+
+_LARGEST = sys.float_info.max
 
 T = TypeVar("T")
 
@@ -89,9 +92,9 @@ def read_int(value: JSON, where: str) -> int:
 
 
 def read_float(value: JSON, where: str) -> float:
-    """Accept an integer or a float and return a float."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong(value, where, "a number")
+    """Accept an integer or a float and return a float; infinity (JSON ``1e999``) is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
+        raise _wrong(value, where, "a finite number")
     return float(value)
 
 

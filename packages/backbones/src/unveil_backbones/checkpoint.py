@@ -41,7 +41,17 @@ from unveil_backbones.text import build_text
 from unveil_backbones.tokenizer_base import CaptionTokenizer
 from unveil_backbones.tokenizer_json import tokenizer_from_json
 
-__all__ = ["Checkpoint", "check_finite", "fill", "load", "load_pair", "save", "train_state", "write_tensors"]
+__all__ = [
+    "Checkpoint",
+    "check_finite",
+    "fill",
+    "load",
+    "load_pair",
+    "restore_pair",
+    "save",
+    "train_state",
+    "write_tensors",
+]
 
 _ENCODER = "encoder.safetensors"
 _HEADS = "heads.safetensors"
@@ -146,23 +156,41 @@ def load_pair(path: str | Path) -> tuple[ImageTextPair, CaptionTokenizer]:
         CheckpointError: As ``load``.
     """
     checkpoint = load(path)
+    pair = restore_pair(checkpoint)
+    if checkpoint.tokenizer_json is None:
+        raise _not_a_pair(checkpoint)
+    return pair, tokenizer_from_json(checkpoint.tokenizer_json)
+
+
+def restore_pair(checkpoint: Checkpoint) -> ImageTextPair:
+    """Return the image-text pair of a checkpoint, in evaluation mode; it shares the checkpoint's encoder.
+
+    Raises:
+        NotAPairError: The checkpoint has no text tower or no projections.
+        CheckpointError: The text tower is unknown or impossible, or its tensors do not fit.
+    """
     spec = checkpoint.manifest.text
     state = {name.removeprefix(_PAIR): tensor for name, tensor in checkpoint.heads.items() if name.startswith(_PAIR)}
-    if spec is None or checkpoint.tokenizer_json is None or "image_projection.weight" not in state:
-        raise NotAPairError(
-            f"{checkpoint.path} ({checkpoint.manifest.label}) has no text tower with projections and tokenizer; "
-            "image-text evaluation needs one; pre-train with `pretrain flip`"
-        )
+    projection = state.get("image_projection.weight")
+    if spec is None or projection is None or projection.dim() != 2:
+        raise _not_a_pair(checkpoint)
     try:
         text = build_text(spec)
     except UnknownModelError as error:
         raise UnknownArchitectureError(f"{checkpoint.path}: {error}") from error
     except ConfigError as error:
         raise ManifestError(f"{checkpoint.path / MANIFEST_NAME}: {error}") from error
-    pair = ImageTextPair(checkpoint.encoder, text, embed_dim=state["image_projection.weight"].shape[0])
+    pair = ImageTextPair(checkpoint.encoder, text, embed_dim=projection.shape[0])
     encoder_state = {f"encoder.{name}": tensor for name, tensor in checkpoint.encoder.state_dict().items()}
     fill(pair, {**encoder_state, **state}, str(checkpoint.path / _HEADS))
-    return pair.eval(), tokenizer_from_json(checkpoint.tokenizer_json)
+    return pair.eval()
+
+
+def _not_a_pair(checkpoint: Checkpoint) -> NotAPairError:
+    return NotAPairError(
+        f"{checkpoint.path} ({checkpoint.manifest.label}) has no text tower with projections and tokenizer; "
+        "image-text evaluation needs one; pre-train with `pretrain flip`"
+    )
 
 
 def train_state(path: str | Path) -> Path:
@@ -207,8 +235,8 @@ def _built_encoder(folder: Path, manifest: Manifest) -> Encoder:
         raise ManifestError(f"{folder / MANIFEST_NAME}: {error}") from error
 
 
-def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file.
+def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, with the given entries in its header.
 
     Raises:
         CheckpointWriteError: The file system refused.
@@ -216,7 +244,7 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
     # safetensors refuses tensors that share memory and keeps no strides; clones on the CPU have neither problem.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
-        save_file(plain, file)
+        save_file(plain, file, metadata)
     except SafetensorError as error:  # also what a full disk ends in, without the OSError
         raise CheckpointWriteError(
             f"{file.name} could not be written ({error}); nothing was left behind; "
@@ -271,8 +299,9 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def _fits(given: Tensor, wanted: Tensor) -> bool:
-    """Whether a tensor can be copied without loss."""
-    return given.shape == wanted.shape and torch.promote_types(given.dtype, wanted.dtype) == wanted.dtype
+    """Whether a tensor can be copied without loss: the same type, or a narrower one of PyTorch's common floats."""
+    narrower = wanted.dtype == torch.float32 and given.dtype in (torch.float16, torch.bfloat16)
+    return given.shape == wanted.shape and (given.dtype == wanted.dtype or narrower)
 
 
 def _described(tensor: Tensor) -> str:

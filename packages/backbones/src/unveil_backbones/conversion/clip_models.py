@@ -6,19 +6,18 @@ multiply from the right. Written files are those of open_clip's ``local-dir:`` m
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
 
 from unveil_backbones._json import JSON
-from unveil_backbones.base import Encoder, Pooling
+from unveil_backbones.base import Encoder
+from unveil_backbones.conversion.configs import Configs, open_clip_details
 from unveil_backbones.conversion.details import Details, Found, Written, infer_vit, make_encoder
 from unveil_backbones.conversion.ledger import Ledger, Link, same, spread, transposed, with_shape
-from unveil_backbones.errors import ConvertError, NotExpressibleError
+from unveil_backbones.errors import NotExpressibleError
 from unveil_backbones.pair import ImageTextPair
 from unveil_backbones.specs import Preprocessing
 from unveil_backbones.text import TextConfig, TextTower
 from unveil_backbones.tokenizer_bpe import BpeTokenizer
-from unveil_backbones.vit import VitConfig
-from unveil_backbones.vit_config import Activation
+from unveil_backbones.vit_config import VitConfig
 
 __all__ = ["CLIP_MEAN", "CLIP_STD", "check_clip_pair", "clip_tokenizer", "pair_links", "read", "text_config", "write"]
 
@@ -45,38 +44,40 @@ _BLOCK = {
 """Tensors of a block: ours, theirs."""
 
 
-def read(ledger: Ledger, details: Details) -> Found:
-    """Read a CLIP model of open_clip or OpenAI with a Vision Transformer.
+def read(ledger: Ledger, details: Details, configs: Configs) -> Found:
+    """Read a CLIP model of open_clip or OpenAI with a Vision Transformer; ``open_clip_config.json`` tells the details.
 
     Raises:
         ConvertError: A detail has to be given, or it is another kind of model.
     """
     prefix = ledger.prefix("visual.conv1.weight")
+    described, text_heads = open_clip_details(configs)
+    known = details.completed(described)
     patch, fc1 = f"{prefix}visual.conv1.weight", f"{prefix}visual.transformer.resblocks.0.mlp.c_fc.weight"
-    table = ledger.look(f"{prefix}visual.positional_embedding")
+    table = ledger.look(f"{prefix}visual.positional_embedding", 2)
     depth = ledger.depth(f"{prefix}visual.transformer.resblocks.")
     config = replace(
-        infer_vit(ledger, patch, fc1, depth, table.shape[0] - 1, details),
+        infer_vit(ledger, patch, fc1, depth, table.shape[0] - 1, known),
         position="learned",
         class_position=True,
         pre_norm=True,
         patch_bias=False,
-        pooling=cast(Pooling, details.pooling or "cls"),
-        activation=cast(Activation, details.activation or "gelu"),
+        pooling=known.pooling or "cls",
+        activation=known.activation or "gelu",
         norm_epsilon=details.norm_epsilon or 1e-5,
     )
     ledger.drop([f"{prefix}attn_mask"], "the causal mask, which is computed")
     sizes = [prefix + name for name in ("input_resolution", "context_length", "vocab_size")]
     ledger.drop(sizes, "sizes, which the shapes tell")
-    text = TextTower(_read_text(ledger, prefix, config))
+    text = TextTower(_read_text(ledger, prefix, config, text_heads))
     # The projection is stored [width, embed_dim].
-    pair = ImageTextPair(make_encoder(config, details.arch), text, ledger.look(f"{prefix}visual.proj").shape[-1])
+    pair = ImageTextPair(make_encoder(config, details.arch), text, ledger.look(f"{prefix}visual.proj", 2).shape[1])
     standard = Preprocessing(image_size=config.image_size, mean=CLIP_MEAN, std=CLIP_STD)
     return Found(
         model=pair,
         links=pair_links(pair, prefix),
         objective="clip",
-        preprocessing=details.preprocessing(standard),
+        preprocessing=known.preprocessing(standard),
         assumed={
             "num_heads": config.num_heads,
             "text_heads": text.config.num_heads,
@@ -124,9 +125,8 @@ def write(model: Encoder | ImageTextPair, preprocessing: Preprocessing) -> Writt
     }
     return Written(
         tensors=tensors,
-        config={"model_cfg": config, "preprocess_cfg": preprocess},
+        configs={"open_clip_config.json": {"model_cfg": config, "preprocess_cfg": preprocess}},
         weights_name="open_clip_model.safetensors",
-        config_name="open_clip_config.json",
     )
 
 
@@ -161,7 +161,8 @@ def check_clip_pair(model: Encoder | ImageTextPair, layout: str) -> tuple[ImageT
     other = [f"{name} is {given!r} instead of {value!r}" for name, given, value in wanted if given != value]
     if other:
         raise NotExpressibleError(
-            f"{layout} writes CLIP's towers; here {'; '.join(other)}; its results would change; export the encoder to timm"
+            f"{layout} writes CLIP's towers; here {'; '.join(other)}; its results would change; "
+            "export the encoder to timm"
         )
     return model, vision, text
 
@@ -199,14 +200,16 @@ def block_links(depth: int, ours: str, theirs: str, link: Callable[[str, str], L
     ]
 
 
-def text_config(*, vocab_size: int, length: int, width: int, depth: int, hidden: int, image: VitConfig) -> TextConfig:
-    """Return the configuration of CLIP's text tower beside an image tower; its heads are 64 wide."""
+def text_config(
+    *, vocab_size: int, length: int, width: int, depth: int, hidden: int, num_heads: int | None, image: VitConfig
+) -> TextConfig:
+    """Return the configuration of CLIP's text tower beside an image tower; its heads are 64 wide if not given."""
     return TextConfig(
         vocab_size=vocab_size,
         length=length,
         width=width,
         depth=depth,
-        num_heads=max(1, width // 64),
+        num_heads=num_heads or max(1, width // 64),
         mlp_ratio=hidden / width,
         causal=True,
         pooling="eot",
@@ -215,25 +218,23 @@ def text_config(*, vocab_size: int, length: int, width: int, depth: int, hidden:
     )
 
 
-def _read_text(ledger: Ledger, prefix: str, image: VitConfig) -> TextConfig:
-    tokens, positions = (ledger.look(prefix + name) for name in ("token_embedding.weight", "positional_embedding"))
+def _read_text(ledger: Ledger, prefix: str, image: VitConfig, num_heads: int | None) -> TextConfig:
+    tokens, positions = (ledger.look(prefix + name, 2) for name in ("token_embedding.weight", "positional_embedding"))
     stem = f"{prefix}transformer.resblocks."
-    hidden = ledger.look(f"{stem}0.mlp.c_fc.weight")
-    if tokens.dim() != 2 or positions.dim() != 2:
-        raise ConvertError(
-            f"{ledger.where}: token and position tables have to be matrices; give the file's real format"
-        )
+    hidden, depth = ledger.look(f"{stem}0.mlp.c_fc.weight", 2), ledger.depth(stem)
     vocab_size, width = tokens.shape
+    ledger.check_room(depth * width * (4 * width + 2 * hidden.shape[0]))
     return text_config(
         vocab_size=vocab_size,
         length=positions.shape[0],
         width=width,
-        depth=ledger.depth(stem),
+        depth=depth,
         hidden=hidden.shape[0],
+        num_heads=num_heads,
         image=image,
     )
 
 
 def clip_tokenizer(text: TextConfig) -> str | None:
-    """CLIP's own tokenizer if the vocabulary has its size; else the pair has none and cannot be evaluated on captions."""
+    """CLIP's own tokenizer if the vocabulary has its size; else none, and captions cannot be evaluated."""
     return BpeTokenizer.from_open_clip(text.length).to_json() if text.vocab_size == _VOCABULARY else None

@@ -1,24 +1,25 @@
 """What shapes do not tell about a foreign model, and what a layout found in a file."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 from torch import Tensor
+
 from unveil_backbones._json import JSON
-from unveil_backbones.base import Encoder
+from unveil_backbones.base import POOLINGS, Encoder, Pooling
 from unveil_backbones.conversion.ledger import Ledger, Link
 from unveil_backbones.encoder import build
-from unveil_backbones.errors import ConvertError
+from unveil_backbones.errors import ConvertError, TensorMismatchError
 from unveil_backbones.pair import ImageTextPair
 from unveil_backbones.position import sin_cos_position
 from unveil_backbones.specs import EncoderSpec, Preprocessing
-from unveil_backbones.swin import SwinConfig
+from unveil_backbones.swin_config import SwinConfig
 from unveil_backbones.swin_presets import SWIN_PRESETS
-from unveil_backbones.vit import VitConfig
+from unveil_backbones.vit_config import ACTIVATIONS, Activation, VitConfig
 from unveil_backbones.vit_presets import VIT_PRESETS
 
-__all__ = ["Details", "Found", "Written", "infer_vit", "make_encoder", "vit_positions"]
+__all__ = ["Details", "Found", "Written", "check_swin_room", "infer_vit", "make_encoder", "vit_positions"]
 
 _SAME_POSITION = 1e-6
 """Largest difference to the fixed positions: both are roundings of the same real numbers to float32."""
@@ -27,9 +28,18 @@ _HEADS = {1280: 80, 1408: 88, 1664: 104}
 """Head widths of the huge and giant Vision Transformers; all smaller and larger published ones have 64."""
 
 
+_LARGEST_WINDOW = 64
+_LARGEST_SIDE = 16_384
+"""Tables of positions grow with these; a few bytes in a file must not fill the memory."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Details:
-    """What the caller knows about a foreign model; ``None`` is inferred from shapes or the format's convention."""
+    """What the caller knows about a foreign model; ``None`` is inferred from shapes or the format's convention.
+
+    Raises:
+        ConvertError: A value is none that a model can have.
+    """
 
     arch: str | None = None
     """Name of a preset of this package."""
@@ -39,23 +49,53 @@ class Details:
     """Attention heads of each block (Vision Transformers)."""
     window: int | None = None
     """Window side of all stages (Swin), clamped to the stages' grids."""
+    pretrained_windows: tuple[tuple[int, int], ...] | None = None
+    """Windows of pre-training, by stage (Swin); a 0 stands for the stage's own window."""
     norm_epsilon: float | None = None
     """Added to variances."""
-    activation: str | None = None
+    activation: Activation | None = None
     """``gelu`` or ``quick_gelu``."""
-    pooling: str | None = None
+    pooling: Pooling | None = None
     """``mean``, ``mean_all`` or ``cls``."""
     mean: tuple[float, float, float] | None = None
     """Subtracted from pixels in [0, 1]."""
     std: tuple[float, float, float] | None = None
     """Pixels are divided by it."""
-    config: dict[str, JSON] | None = None
-    """The ``config.json`` that lies beside the file."""
+    interpolation: str | None = None
+    """Resampling filter of the resize."""
+    crop_fraction: float | None = None
+    """Side of the centre crop over the side of the resized image."""
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("activation", self.activation, ACTIVATIONS),
+            ("pooling", self.pooling, POOLINGS),
+        ):
+            if value is not None and value not in known:
+                raise ConvertError(f"{name} {value!r}; there are {', '.join(known)}; give one of them or leave it out")
+        if self.num_heads is not None and self.num_heads < 1:
+            raise ConvertError(f"num_heads {self.num_heads}; there is at least one; give the real number")
+        if self.window is not None and not 0 < self.window <= _LARGEST_WINDOW:
+            raise ConvertError(f"window {self.window}; it is between 1 and {_LARGEST_WINDOW} tokens; give the real one")
+        if self.image_size is not None and not all(0 < side <= _LARGEST_SIDE for side in self.image_size):
+            raise ConvertError(
+                f"image size {self.image_size}; sides are 1 to {_LARGEST_SIDE} pixels; give the real one"
+            )
 
     def preprocessing(self, standard: Preprocessing) -> Preprocessing:
-        """Return the format's conventional preprocessing with the given numbers in their place."""
-        mean, std = self.mean or standard.mean, self.std or standard.std
-        return replace(standard, mean=mean, std=std)
+        """Return the format's conventional preprocessing with the given values in their place."""
+        return replace(
+            standard,
+            mean=self.mean or standard.mean,
+            std=self.std or standard.std,
+            interpolation=self.interpolation or standard.interpolation,
+            crop_fraction=self.crop_fraction or standard.crop_fraction,
+        )
+
+    def completed(self, known: "Details") -> "Details":
+        """Return these details with those of ``known`` where nothing is said."""
+        said = {name: value for name, value in asdict(self).items() if value is not None}
+        return replace(known, **said)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +122,10 @@ class Written:
 
     tensors: dict[str, Tensor]
     """By foreign name."""
-    config: dict[str, JSON]
-    """Content of the configuration file."""
+    configs: Mapping[str, JSON]
+    """Content of each configuration file, by its name."""
     weights_name: str = "model.safetensors"
     """Name of the file of tensors."""
-    config_name: str = "config.json"
-    """Name of the configuration file."""
 
 
 def infer_vit(ledger: Ledger, patch: str, fc1: str, depth: int, cells: int | None, details: Details) -> VitConfig:
@@ -104,19 +142,14 @@ def infer_vit(ledger: Ledger, patch: str, fc1: str, depth: int, cells: int | Non
     Raises:
         ConvertError: The shapes are none of a Vision Transformer, or the image size has to be given.
     """
-    weight, hidden = ledger.look(patch), ledger.look(fc1)
-    if (
-        weight.dim() != 4
-        or hidden.dim() != 2
-        or weight.shape[1] != 3
-        or weight.shape[2] != weight.shape[3]
-        or not depth
-    ):
+    weight, hidden = ledger.look(patch, 4), ledger.look(fc1, 2)
+    if weight.shape[1] != 3 or weight.shape[2] != weight.shape[3] or not depth:
         raise ConvertError(
             f"{ledger.where}: {patch} {tuple(weight.shape)}, {fc1} {tuple(hidden.shape)}, {depth} blocks; a Vision "
             "Transformer has square patches of 3 channels, matrices and blocks; give the format the file really has"
         )
     width, side = weight.shape[0], weight.shape[2]
+    ledger.check_room(depth * width * (4 * width + 2 * hidden.shape[0]))
     preset = _vit_preset(details.arch)
     heads = details.num_heads or (preset.num_heads if preset else max(1, width // _HEADS.get(width, 64)))
     return VitConfig(
@@ -127,6 +160,21 @@ def infer_vit(ledger: Ledger, patch: str, fc1: str, depth: int, cells: int | Non
         num_heads=heads,
         mlp_ratio=hidden.shape[0] / width,
     )
+
+
+def check_swin_room(ledger: Ledger, width: int, hidden: int, depths: Sequence[int]) -> None:
+    """Refuse a Swin Transformer with more weights than the file has numbers.
+
+    Args:
+        ledger: The file.
+        width: Of the first stage.
+        hidden: Width of the first stage's MLPs.
+        depths: Blocks of each stage.
+
+    Raises:
+        CoverageError: It has.
+    """
+    ledger.check_room(sum(depth * 4**stage * width * (4 * width + 2 * hidden) for stage, depth in enumerate(depths)))
 
 
 def make_encoder(config: VitConfig | SwinConfig, arch: str | None) -> Encoder:
@@ -158,15 +206,20 @@ def vit_positions(ledger: Ledger, config: VitConfig, name: str) -> VitConfig:
     Raises:
         ConvertError: The table's length fits neither the grid nor the grid and a class token.
     """
-    table = ledger.look(name)
+    table = ledger.look(name, 3)
+    if table.shape[2] != config.width:
+        raise TensorMismatchError(
+            f"{ledger.where}: {name} {tuple(table.shape)} for tokens of width {config.width}; "
+            "give the format the file really has"
+        )
     rows, cols = (size // config.patch_size for size in config.image_size)
-    extra = table.shape[1] - rows * cols if table.dim() == 3 else -1
+    extra = table.shape[1] - rows * cols
     if extra not in (0, 1) or (extra == 1 and not config.class_token):
         raise ConvertError(
             f"{ledger.where}: {name} {tuple(table.shape)} for a grid of {rows} x {cols} and at most one class token; "
             "give the image size the table was made for"
         )
-    if config.width % 4 == 0 and table.shape[2] == config.width and not table[:, :extra].any():
+    if config.width % 4 == 0 and not table[:, :extra].any():
         fixed = sin_cos_position(rows, cols, config.width, base_rows=rows, base_cols=cols)
         if (table[0, extra:].float() - fixed).abs().max() <= _SAME_POSITION:
             ledger.drop([name], "the fixed sine-cosine positions, which are computed")

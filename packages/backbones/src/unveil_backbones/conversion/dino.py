@@ -7,9 +7,8 @@ Vision Transformer here does; it is refused, with the way through timm.
 
 import re
 from dataclasses import replace
-from typing import cast
 
-from unveil_backbones.base import Pooling
+from unveil_backbones.conversion.configs import Configs
 from unveil_backbones.conversion.details import Details, Found, infer_vit, make_encoder, vit_positions
 from unveil_backbones.conversion.ledger import Ledger, Link, same
 from unveil_backbones.errors import CoverageError, NotExpressibleError
@@ -20,8 +19,8 @@ __all__ = ["read"]
 _REGISTERS = "register_tokens"
 
 
-def read(ledger: Ledger, details: Details) -> Found:
-    """Read a backbone of DINOv2.
+def read(ledger: Ledger, details: Details, configs: Configs) -> Found:
+    """Read a backbone of DINOv2; there are no configuration files of this format.
 
     Raises:
         ConvertError: A detail has to be given.
@@ -31,16 +30,16 @@ def read(ledger: Ledger, details: Details) -> Found:
     _refuse(ledger, prefix)
     blocks = _blocks(ledger, prefix)
     first, table = blocks[0] if blocks else f"{prefix}blocks.0.", f"{prefix}pos_embed"
-    cells = ledger.look(table).shape[1] - 1
+    cells = ledger.look(table, 3).shape[1] - 1
     patch = f"{prefix}patch_embed.proj.weight"
     config = infer_vit(ledger, patch, f"{first}mlp.fc1.weight", len(blocks), cells, details)
     registers = f"{prefix}{_REGISTERS}"
     config = replace(
         config,
-        num_registers=ledger.look(registers).shape[1] if registers in ledger else 0,
+        num_registers=ledger.look(registers, 3).shape[1] if registers in ledger else 0,
         layer_scale=1e-5 if f"{first}ls1.gamma" in ledger else None,
         norm_epsilon=details.norm_epsilon or 1e-6,
-        pooling=cast(Pooling, details.pooling or "cls"),
+        pooling=details.pooling or "cls",
     )
     config = vit_positions(ledger, config, table)
     ledger.drop([f"{prefix}mask_token"], "the mask token of pre-training")

@@ -1,13 +1,14 @@
-"""Hugging Face's transformers: ``ViTModel``, ``Swinv2Model`` and ``CLIPModel``, as ``model.safetensors`` and ``config.json``.
+"""Hugging Face's transformers: ``ViTModel``, ``Swinv2Model`` and ``CLIPModel``, weights beside a ``config.json``.
 
 Query, key and value are three layers there and one here. A Vision Transformer without a position for its class token is
 written with a zero row for it, and read back without.
 """
 
-from typing import Any
+from torch import Tensor
 
 from unveil_backbones._json import JSON
 from unveil_backbones.base import Encoder
+from unveil_backbones.conversion.configs import Configs, preprocessor_json, transformers_preprocessing
 from unveil_backbones.conversion.details import Details, Found, Written
 from unveil_backbones.conversion.huggingface_clip import read_clip, write_clip
 from unveil_backbones.conversion.huggingface_names import swin_links, vit_links
@@ -17,25 +18,27 @@ from unveil_backbones.conversion.timm_models import position_table
 from unveil_backbones.errors import ConvertError, NotExpressibleError
 from unveil_backbones.pair import ImageTextPair
 from unveil_backbones.specs import Preprocessing
-from unveil_backbones.swin import SwinConfig
-from unveil_backbones.vit import VitConfig
+from unveil_backbones.swin_config import SwinConfig
+from unveil_backbones.vit_config import VitConfig
 
 __all__ = ["read", "write"]
 
 
-def read(ledger: Ledger, details: Details) -> Found:
+def read(ledger: Ledger, details: Details, configs: Configs) -> Found:
     """Read a model of transformers; its ``config.json`` has to lie beside it.
 
     Raises:
         ConvertError: There is no ``config.json``, or it is of another model.
     """
-    kind = None if details.config is None else details.config.get("model_type")
-    if details.config is not None and kind == "clip":
-        return read_clip(ledger, details, details.config)
-    if details.config is not None and kind in ("vit", "vit_mae"):
-        return read_vit(ledger, details, details.config)
-    if details.config is not None and kind == "swinv2":
-        return read_swin(ledger, details, details.config)
+    config = configs.get("config.json", {})
+    known = details.completed(transformers_preprocessing(configs))
+    kind = config.get("model_type")
+    if kind == "clip":
+        return read_clip(ledger, known, config)
+    if kind in ("vit", "vit_mae"):
+        return read_vit(ledger, known, config)
+    if kind == "swinv2":
+        return read_swin(ledger, known, config)
     raise ConvertError(
         f"{ledger.where}: model_type {kind!r} in the config.json beside it; vit, vit_mae, swinv2 and clip can be read; "
         "put the model's config.json into the same folder"
@@ -49,20 +52,25 @@ def write(model: Encoder | ImageTextPair, preprocessing: Preprocessing) -> Writt
         NotExpressibleError: transformers has no such model.
     """
     if isinstance(model, ImageTextPair):
-        return write_clip(model)
+        return write_clip(model, preprocessing)
     config = model.config
     if isinstance(config, SwinConfig):
-        return Written(tensors=spread(model, swin_links(config, "")), config=_swin_json(config))
+        return _written(spread(model, swin_links(config, "")), _swin_json(config), preprocessing)
     if not isinstance(config, VitConfig):
         raise NotExpressibleError(f"{model.spec.name} is no ViT and no SwinV2 of this package; use its own program")
     _check_vit(config)
     own = [link for link in vit_links(config, "") if link.ours != "pos_embed"]
     shared = {name: tensor for name, tensor in model.state_dict().items() if name != "pos_embed"}
-    tensors: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
     for link in own:
         tensors.update(zip(link.theirs, link.split(shared[link.ours]), strict=True))
     tensors["embeddings.position_embeddings"] = position_table(model, config, class_row=True)
-    return Written(tensors=tensors, config=_vit_json(config))
+    return _written(tensors, _vit_json(config), preprocessing)
+
+
+def _written(tensors: dict[str, Tensor], config: dict[str, JSON], preprocessing: Preprocessing) -> Written:
+    processor = preprocessor_json("ViTImageProcessor", preprocessing)
+    return Written(tensors=tensors, configs={"config.json": config, "preprocessor_config.json": processor})
 
 
 def _check_vit(config: VitConfig) -> None:
@@ -104,8 +112,8 @@ def _swin_json(config: SwinConfig) -> dict[str, JSON]:
     trained = config.pretrained_window_sizes
     if len(set(config.window_sizes)) > 1 or any(rows != cols for rows, cols in trained):
         raise NotExpressibleError(
-            f"windows {config.window_sizes}, pre-training windows {trained}; transformers' Swinv2Model has one window, and "
-            "square ones of pre-training; export to timm"
+            f"windows {config.window_sizes}, pre-training windows {trained}; transformers' Swinv2Model has one window, "
+            "and square ones of pre-training; export to timm"
         )
     height, width = config.image_size
     return {

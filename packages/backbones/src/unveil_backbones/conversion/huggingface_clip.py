@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
 
 from unveil_backbones._json import JSON, read_float, read_int, read_object
-from unveil_backbones.base import Pooling
 from unveil_backbones.conversion.clip_models import (
     CLIP_MEAN,
     CLIP_STD,
@@ -13,6 +11,7 @@ from unveil_backbones.conversion.clip_models import (
     clip_tokenizer,
     text_config,
 )
+from unveil_backbones.conversion.configs import preprocessor_json
 from unveil_backbones.conversion.details import Details, Found, Written, infer_vit, make_encoder
 from unveil_backbones.conversion.huggingface_names import clip_block_links
 from unveil_backbones.conversion.huggingface_read import activation, member
@@ -24,13 +23,14 @@ from unveil_backbones.text import TextTower
 __all__ = ["read_clip", "write_clip"]
 
 _VISION, _TEXT = "vision_model.", "text_model."
+_TEXT_STEM = "text_model.encoder.layers."
 
 
 def read_clip(ledger: Ledger, details: Details, config: Mapping[str, JSON]) -> Found:
     """Read ``CLIPModel``."""
     image = read_object(member(config, "vision_config"), "config.json.vision_config")
     caption = read_object(member(config, "text_config"), "config.json.text_config")
-    table = ledger.look(f"{_VISION}embeddings.position_embedding.weight")
+    table = ledger.look(f"{_VISION}embeddings.position_embedding.weight", 2)
     stem = f"{_VISION}encoder.layers."
     heads = details.num_heads or read_int(member(image, "num_attention_heads"), "config.json")
     vision = replace(
@@ -46,24 +46,26 @@ def read_clip(ledger: Ledger, details: Details, config: Mapping[str, JSON]) -> F
         class_position=True,
         pre_norm=True,
         patch_bias=False,
-        pooling=cast(Pooling, details.pooling or "cls"),
+        pooling=details.pooling or "cls",
         activation=activation({"hidden_act": "quick_gelu", **image}),
         norm_epsilon=details.norm_epsilon or read_float(image.get("layer_norm_eps", 1e-5), "config.json"),
     )
-    tokens = ledger.look(f"{_TEXT}embeddings.token_embedding.weight")
+    tokens = ledger.look(f"{_TEXT}embeddings.token_embedding.weight", 2)
+    depth, hidden = ledger.depth(_TEXT_STEM), ledger.look(f"{_TEXT_STEM}0.mlp.fc1.weight", 2).shape[0]
+    ledger.check_room(depth * tokens.shape[1] * (4 * tokens.shape[1] + 2 * hidden))
     text = text_config(
         vocab_size=tokens.shape[0],
-        length=ledger.look(f"{_TEXT}embeddings.position_embedding.weight").shape[0],
+        length=ledger.look(f"{_TEXT}embeddings.position_embedding.weight", 2).shape[0],
         width=tokens.shape[1],
-        depth=ledger.depth(f"{_TEXT}encoder.layers."),
-        hidden=ledger.look(f"{_TEXT}encoder.layers.0.mlp.fc1.weight").shape[0],
+        depth=depth,
+        hidden=hidden,
+        num_heads=read_int(member(caption, "num_attention_heads"), "config.json"),
         image=vision,
     )
-    text = replace(text, num_heads=read_int(member(caption, "num_attention_heads"), "config.json"))
     numbers = [f"{tower}embeddings.position_ids" for tower in (_VISION, _TEXT)]
     ledger.drop(numbers, "buffers that count positions")
     pair = ImageTextPair(
-        make_encoder(vision, details.arch), TextTower(text), ledger.look("visual_projection.weight").shape[0]
+        make_encoder(vision, details.arch), TextTower(text), ledger.look("visual_projection.weight", 2).shape[0]
     )
     standard = Preprocessing(image_size=vision.image_size, mean=CLIP_MEAN, std=CLIP_STD)
     return Found(
@@ -76,7 +78,7 @@ def read_clip(ledger: Ledger, details: Details, config: Mapping[str, JSON]) -> F
     )
 
 
-def write_clip(model: ImageTextPair) -> Written:
+def write_clip(model: ImageTextPair, preprocessing: Preprocessing) -> Written:
     """Write a pair of CLIP's kind as ``CLIPModel``.
 
     Raises:
@@ -116,7 +118,9 @@ def write_clip(model: ImageTextPair) -> Written:
             "pad_token_id": text.pad_id,
         },
     }
-    return Written(tensors=spread(pair, _links(pair)), config=config)
+    processor = preprocessor_json("CLIPImageProcessor", preprocessing)
+    configs: dict[str, JSON] = {"config.json": config, "preprocessor_config.json": processor}
+    return Written(tensors=spread(pair, _links(pair)), configs=configs)
 
 
 def _links(pair: ImageTextPair) -> list[Link]:

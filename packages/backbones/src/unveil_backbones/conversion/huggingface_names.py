@@ -1,8 +1,8 @@
 """The names of transformers' modules: which of our tensors is which of theirs."""
 
 from unveil_backbones.conversion.ledger import Link, same, stacked
-from unveil_backbones.swin import SwinConfig
-from unveil_backbones.vit import VitConfig
+from unveil_backbones.swin_config import SwinConfig
+from unveil_backbones.vit_config import VitConfig
 
 __all__ = ["clip_block_links", "swin_links", "vit_links"]
 

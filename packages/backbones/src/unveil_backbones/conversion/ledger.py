@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
 from unveil_backbones.checkpoint import check_finite, fill
 from unveil_backbones.errors import CoverageError, TensorMismatchError
 
@@ -32,7 +33,13 @@ def same(ours: str, theirs: str) -> Link:
 
 def stacked(ours: str, theirs: tuple[str, ...]) -> Link:
     """Link a tensor to the equal parts of its first axis: a joint projection to query, key and value."""
-    return Link(ours=ours, theirs=theirs, join=torch.cat, split=lambda tensor: tensor.chunk(len(theirs)))
+
+    def join(parts: Sequence[Tensor]) -> Tensor:
+        if len({part.shape for part in parts}) > 1:
+            raise TensorMismatchError(f"{', '.join(theirs)} have different shapes; they are parts of one tensor")
+        return torch.cat(list(parts))
+
+    return Link(ours=ours, theirs=theirs, join=join, split=lambda tensor: tensor.chunk(len(theirs)))
 
 
 def transposed(ours: str, theirs: str) -> Link:
@@ -45,7 +52,10 @@ def with_shape(ours: str, theirs: str, our_shape: tuple[int, ...], their_shape: 
 
     def join(parts: Sequence[Tensor]) -> Tensor:
         if tuple(parts[0].shape) != their_shape:
-            raise TensorMismatchError(f"{theirs} has shape {tuple(parts[0].shape)} instead of {their_shape}")
+            raise TensorMismatchError(
+                f"{theirs} has shape {tuple(parts[0].shape)} instead of {their_shape}; "
+                "give the architecture the file has"
+            )
         return parts[0].reshape(our_shape)
 
     return Link(ours=ours, theirs=(theirs,), join=join, split=lambda tensor: [tensor.reshape(their_shape)])
@@ -74,18 +84,29 @@ class Ledger:
         """Tensors that became weights."""
         return len(self._used)
 
-    def look(self, name: str) -> Tensor:
+    def look(self, name: str, axes: int) -> Tensor:
         """Return a tensor to learn from its shape or values, without using it.
+
+        Args:
+            name: Its name.
+            axes: The number of axes it has to have.
 
         Raises:
             CoverageError: There is none of that name.
+            TensorMismatchError: It has another number of axes, or an empty one.
         """
         if name not in self.tensors:
             raise CoverageError(
                 f"{self.where} has no tensor {name!r}; its {len(self.tensors)} tensors begin with "
                 f"{', '.join(sorted(self.tensors)[:4])}; give the format the file really has"
             )
-        return self.tensors[name]
+        tensor = self.tensors[name]
+        if tensor.dim() != axes or not tensor.numel():
+            raise TensorMismatchError(
+                f"{self.where}: {name} has shape {tuple(tensor.shape)} instead of {axes} axes with entries; "
+                "give the format the file really has"
+            )
+        return tensor
 
     def take(self, name: str) -> Tensor:
         """Return a tensor and note that it was used."""
@@ -104,13 +125,30 @@ class Ledger:
         Raises:
             CoverageError: No tensor, or more than one, ends in ``name``.
         """
-        found = [key.removesuffix(name) for key in self.tensors if key == name or key.endswith(f".{name}")]
-        if len(found) == 1:
+        found = sorted(key.removesuffix(name) for key in self.tensors if key == name or key.endswith(f".{name}"))
+        if len(found) == 1 or "" in found:
             return found[0]
-        if name in self.tensors:
-            return ""
-        self.look(name)
-        raise AssertionError  # look() raised
+        what = f"several models, below {', '.join(found)}" if found else f"no tensor {name!r}"
+        raise CoverageError(
+            f"{self.where} has {what}; its {len(self.tensors)} tensors begin with {_some(sorted(self.tensors), 4)}; "
+            "give the format the file really has, with one model in it"
+        )
+
+    def check_room(self, num_weights: int) -> None:
+        """Refuse a model with more weights than the file: a small file must not make a large one be built.
+
+        Args:
+            num_weights: Weights that the model has at least.
+
+        Raises:
+            CoverageError: The file has fewer numbers.
+        """
+        held = sum(tensor.numel() for tensor in self.tensors.values())
+        if held < num_weights:
+            raise CoverageError(
+                f"{self.where} holds {held} numbers, the model that its shapes describe at least {num_weights}; "
+                "tensors are missing; copy it again or give the format the file really has"
+            )
 
     def depth(self, stem: str) -> int:
         """Return how many numbered blocks follow ``stem``, such as ``blocks.``."""

@@ -7,6 +7,7 @@ fine-tuning trains them, and may pool before the last norm, which no encoder her
 import re
 from dataclasses import replace
 
+from unveil_backbones.conversion.configs import Configs
 from unveil_backbones.conversion.details import Details, Found, infer_vit, make_encoder, vit_positions
 from unveil_backbones.conversion.ledger import Ledger, same
 from unveil_backbones.conversion.timm_models import refuse_norm_after_pooling
@@ -15,8 +16,8 @@ from unveil_backbones.specs import Preprocessing
 __all__ = ["read"]
 
 
-def read(ledger: Ledger, details: Details) -> Found:
-    """Read a file of MAE.
+def read(ledger: Ledger, details: Details, configs: Configs) -> Found:
+    """Read a file of MAE; there are no configuration files of this format.
 
     Raises:
         ConvertError: A detail has to be given.
@@ -25,18 +26,19 @@ def read(ledger: Ledger, details: Details) -> Found:
     prefix = ledger.prefix("patch_embed.proj.weight")
     refuse_norm_after_pooling(ledger, prefix)
     table = f"{prefix}pos_embed"
-    cells = ledger.look(table).shape[1] - 1
+    cells = ledger.look(table, 3).shape[1] - 1
     fc1, patch = f"{prefix}blocks.0.mlp.fc1.weight", f"{prefix}patch_embed.proj.weight"
     config = infer_vit(ledger, patch, fc1, ledger.depth(f"{prefix}blocks."), cells, details)
     config = replace(config, norm_epsilon=details.norm_epsilon or config.norm_epsilon)
     config = vit_positions(ledger, config, table)
     pretrained = any(re.match(rf"{re.escape(prefix)}decoder_", name) for name in ledger.tensors)
-    finetuned = f"{prefix}head.weight" in ledger
+    heads = [name for name in ledger.tensors if name.startswith(f"{prefix}head.")]
+    finetuned = bool(heads)
     config = replace(config, pooling=details.pooling or ("cls" if finetuned else "mean"))
     decoder = [name for name in ledger.tensors if name.startswith(f"{prefix}decoder_")]
     ledger.drop(decoder, "the decoder of pre-training, which is no part of the encoder")
     ledger.drop([f"{prefix}mask_token"], "the mask token of pre-training")
-    ledger.drop([f"{prefix}head.weight", f"{prefix}head.bias"], "the classifier")
+    ledger.drop(heads, "the classifier")
     encoder = make_encoder(config, details.arch)
     return Found(
         model=encoder,

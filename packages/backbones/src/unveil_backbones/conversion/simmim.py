@@ -7,13 +7,15 @@ largest entry tells the window it was pre-trained with, and the shift mask has o
 
 import math
 import re
+from dataclasses import replace
 
 from unveil_backbones._json import JSON
-from unveil_backbones.conversion.details import Details, Found, make_encoder
+from unveil_backbones.conversion.configs import Configs
+from unveil_backbones.conversion.details import Details, Found, check_swin_room, make_encoder
 from unveil_backbones.conversion.ledger import Ledger, Link, same
 from unveil_backbones.errors import ConvertError, NotExpressibleError
 from unveil_backbones.specs import Preprocessing
-from unveil_backbones.swin import SwinConfig, clamped_windows
+from unveil_backbones.swin_config import SwinConfig, clamped_windows
 from unveil_backbones.swin_presets import SWIN_PRESETS
 
 __all__ = ["infer_swin", "read", "swin_links"]
@@ -22,8 +24,8 @@ _STAGES = 4
 _BUFFERS = r".*\.(relative_coords_table|relative_position_index|attn_mask)"
 
 
-def read(ledger: Ledger, details: Details) -> Found:
-    """Read a file of SimMIM or Swin Transformer V2.
+def read(ledger: Ledger, details: Details, configs: Configs) -> Found:
+    """Read a file of SimMIM or Swin Transformer V2; there are no configuration files of this format.
 
     Raises:
         ConvertError: A detail has to be given, or the file has another layout.
@@ -53,10 +55,10 @@ def infer_swin(ledger: Ledger, prefix: str, details: Details) -> tuple[SwinConfi
     """
     if any(name.endswith("relative_position_bias_table") for name in ledger.tensors):
         raise NotExpressibleError(
-            f"{ledger.where} is a Swin Transformer of version 1 (it has relative_position_bias_table); this package has "
-            "version 2; take a SwinV2 file"
+            f"{ledger.where} is a Swin Transformer of version 1 (it has relative_position_bias_table); this package "
+            "has version 2; take a SwinV2 file"
         )
-    patch = ledger.look(f"{prefix}patch_embed.proj.weight")
+    patch = ledger.look(f"{prefix}patch_embed.proj.weight", 4)
     width, side = patch.shape[0], patch.shape[2]
     depths = tuple(ledger.depth(f"{prefix}layers.{stage}.blocks.") for stage in range(_STAGES))
     if 0 in depths or ledger.depth(f"{prefix}layers.") != _STAGES:
@@ -64,8 +66,9 @@ def infer_swin(ledger: Ledger, prefix: str, details: Details) -> tuple[SwinConfi
             f"{ledger.where}: blocks per stage {depths}; a Swin Transformer here has four stages; give its real format"
         )
     stems = [f"{prefix}layers.{stage}.blocks.0." for stage in range(_STAGES)]
-    heads = tuple(ledger.look(f"{stem}attn.logit_scale").shape[0] for stem in stems)
-    hidden = ledger.look(f"{stems[0]}mlp.fc1.weight").shape[0]
+    heads = tuple(ledger.look(f"{stem}attn.logit_scale", 3).shape[0] for stem in stems)
+    hidden = ledger.look(f"{stems[0]}mlp.fc1.weight", 2).shape[0]
+    check_swin_room(ledger, width, hidden, depths)
     windows, trained, image_size, assumed = _windows(ledger, prefix, side, details)
     return SwinConfig(
         image_size=image_size,
@@ -107,8 +110,12 @@ def _windows(
     """Wanted windows, windows of pre-training, image size, and which of them were given and not read."""
     tables = [f"{prefix}layers.{stage}.blocks.0.attn.relative_coords_table" for stage in range(_STAGES)]
     if all(name in ledger for name in tables):
-        real = tuple((ledger.look(name).shape[1] + 1) // 2 for name in tables)
-        trained = tuple(_pretrained(float(ledger.look(name).max()), w) for name, w in zip(tables, real, strict=True))
+        coordinates = [ledger.look(name, 4) for name in tables]
+        if any(table.shape[1] != table.shape[2] for table in coordinates):
+            raise NotExpressibleError(f"{ledger.where} has windows that are no squares; take a file with square ones")
+        real = tuple((table.shape[1] + 1) // 2 for table in coordinates)
+        details = replace(details, window=max(real))  # checks that it is one
+        trained = tuple(_pretrained(float(table.max()), side) for table, side in zip(coordinates, real, strict=True))
         image_size = details.image_size or _image_size(ledger, prefix, side, real)
         clamped = clamped_windows(image_size, side, (real[0],) * _STAGES)
         same_wish = all(rows == cols == window for (rows, cols), window in zip(clamped, real, strict=True))
@@ -123,7 +130,10 @@ def _windows(
         )
     wanted = (window,) * _STAGES
     assumed: dict[str, JSON] = {"window": window, "image_size": list(image_size)}
-    return wanted, clamped_windows(image_size, side, wanted), image_size, assumed
+    own = clamped_windows(image_size, side, wanted)
+    given = details.pretrained_windows or own
+    trained = tuple((rows or real[0], cols or real[1]) for (rows, cols), real in zip(given, own, strict=True))
+    return wanted, trained, image_size, assumed
 
 
 def _pretrained(largest: float, window: int) -> int:
@@ -138,9 +148,11 @@ def _image_size(ledger: Ledger, prefix: str, side: int, windows: tuple[int, ...]
     for stage, window in enumerate(windows):
         mask = f"{prefix}layers.{stage}.blocks.1.attn_mask"
         if mask in ledger:
-            root = math.isqrt(ledger.look(mask).shape[0])
-            if root * root == ledger.look(mask).shape[0]:
-                return (root * window * side * 2**stage,) * 2
+            num_windows = ledger.look(mask, 3).shape[0]
+            root = math.isqrt(num_windows)
+            if root * root == num_windows:
+                image_side = root * window * side * 2**stage
+                return image_side, image_side
     if len({window * 2**stage for stage, window in enumerate(windows)}) == 1:
-        return (windows[0] * side,) * 2
+        return windows[0] * side, windows[0] * side
     raise ConvertError(f"{ledger.where} does not tell its image size; give it (--image-size HEIGHT WIDTH)")

@@ -7,8 +7,10 @@ import re
 from dataclasses import replace
 
 import torch
+
 from unveil_backbones._json import JSON
 from unveil_backbones.base import Encoder
+from unveil_backbones.conversion.configs import Configs, timm_details
 from unveil_backbones.conversion.details import Details, Found, Written, infer_vit, make_encoder, vit_positions
 from unveil_backbones.conversion.ledger import Ledger, same, spread
 from unveil_backbones.conversion.simmim import infer_swin, swin_links
@@ -24,25 +26,26 @@ __all__ = ["position_table", "read", "refuse_norm_after_pooling", "write"]
 _HEAD = ("head.weight", "head.bias", "head.fc.weight", "head.fc.bias")
 
 
-def read(ledger: Ledger, details: Details) -> Found:
-    """Read a state dict of timm: a Vision Transformer, or a Swin Transformer V2.
+def read(ledger: Ledger, details: Details, configs: Configs) -> Found:
+    """Read a state dict of timm: a Vision Transformer, or a Swin Transformer V2; ``config.json`` tells the details.
 
     Raises:
         ConvertError: A detail has to be given.
         NotExpressibleError: It has a part that no encoder here has.
     """
     prefix = ledger.prefix("patch_embed.proj.weight")
+    known = details.completed(timm_details(configs))
     ledger.drop([prefix + name for name in _HEAD], "the classifier")
     if any(name.startswith(f"{prefix}layers.") for name in ledger.tensors):
-        return _read_swin(ledger, prefix, details)
+        return _read_swin(ledger, prefix, known)
     refuse_norm_after_pooling(ledger, prefix)
-    config = _vit_config(ledger, prefix, details)
+    config = _vit_config(ledger, prefix, known)
     encoder = make_encoder(config, details.arch)
     return Found(
         model=encoder,
         links=[same(name, prefix + name) for name in encoder.state_dict()],
         objective="unknown",
-        preprocessing=details.preprocessing(Preprocessing(image_size=config.image_size)),
+        preprocessing=known.preprocessing(Preprocessing(image_size=config.image_size)),
         assumed={
             "num_heads": config.num_heads,
             "norm_epsilon": config.norm_epsilon,
@@ -81,13 +84,15 @@ def write(model: Encoder | ImageTextPair, preprocessing: Preprocessing) -> Writt
         raise NotExpressibleError(f"{encoder.spec.name} is no ViT and no SwinV2 of this package; use its own program")
     return Written(
         tensors=tensors,
-        config={
-            "architecture": architecture,
-            "num_classes": 0,
-            "num_features": encoder.width,
-            "global_pool": pooling,
-            "model_args": arguments,
-            "pretrained_cfg": pretrained,
+        configs={
+            "config.json": {
+                "architecture": architecture,
+                "num_classes": 0,
+                "num_features": encoder.width,
+                "global_pool": pooling,
+                "model_args": arguments,
+                "pretrained_cfg": pretrained,
+            }
         },
     )
 
@@ -165,7 +170,7 @@ def _vit_config(ledger: Ledger, prefix: str, details: Details) -> VitConfig:
 
 def _length(ledger: Ledger, name: str) -> int:
     """Entries of a table ``[1, n, d]``; 0 if it is absent."""
-    return ledger.look(name).shape[1] if name in ledger else 0
+    return ledger.look(name, 3).shape[1] if name in ledger else 0
 
 
 def _cells(entries: int, class_token: bool, details: Details) -> int:
