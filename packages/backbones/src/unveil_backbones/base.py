@@ -251,7 +251,7 @@ class Encoder(nn.Module, ABC):
         """Number of parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def _run(self, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def _run(self, block: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
         """Run a block, or a function of it, under ``checkpoint_blocks``.
 
         The state of the random generators is kept, so that drop path takes the same decisions twice.
