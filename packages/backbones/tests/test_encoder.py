@@ -6,14 +6,24 @@ from dataclasses import replace
 
 import pytest
 import torch
+from timm.models.swin_transformer_v2 import SwinTransformerV2
 from unveil_backbones import EncoderSpec, SwinConfig, SwinEncoder, VitConfig, VitEncoder, build, create, names, rebuild
 from unveil_backbones.errors import ConfigError, ImageSizeError, ManifestError, UnknownModelError
 
-TINY = ("vit_tiny", "swinv2_tiny")
+TINY = ("vit_tiny", "swinv2_tiny", "hiera_tiny", "timm:test_vit")
 
 
 def test_names_are_those_promised():
-    assert {"vit_tiny", "vit_s16", "swinv2_tiny", "swinv2_s"} <= set(names())
+    promised = {f"swinv2_{size}" for size in ("tiny", "s", "b", "l", "h", "g")}
+    promised |= {f"vit_{size}" for size in ("tiny", "ti16", "s16", "b16", "l16", "h14", "g14")}
+    promised |= {f"hiera_{size}" for size in ("tiny", "t", "s", "b", "bp", "l", "h")}
+    assert set(names()) == promised
+
+
+@pytest.mark.parametrize("name", names())
+def test_create_makes_every_encoder_under_its_name(name):
+    with torch.device("meta"):
+        assert create(name).spec.name == name
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -85,7 +95,19 @@ def test_rebuild_enlarges_windows_for_fine_tuning():
     encoder = create("swinv2_tiny")
     changed = rebuild(encoder, replace(encoder.config, image_size=(128, 128), window_sizes=(8, 8, 8, 8)))
     assert changed.config.pretrained_window_sizes == encoder.config.pretrained_window_sizes
-    assert [stage.blocks[0].window_size for stage in changed.layers] == [(8, 8), (8, 8), (8, 8), (4, 4)]
+    twin = SwinTransformerV2(
+        img_size=128,
+        num_classes=0,
+        embed_dim=32,
+        depths=(2, 2, 2, 2),
+        num_heads=(1, 2, 4, 8),
+        window_size=[(8, 8)] * 3 + [(4, 4)],
+        pretrained_window_sizes=encoder.config.pretrained_window_sizes,
+    ).eval()
+    twin.load_state_dict(changed.state_dict())
+    images = torch.randn(1, 3, 128, 128)
+    expected = twin.forward_features(images).mean(dim=(1, 2))
+    torch.testing.assert_close(changed.eval()(images), expected, atol=1e-5, rtol=0)
 
 
 def test_rebuild_refuses_other_weights():
@@ -97,7 +119,10 @@ def test_rebuild_refuses_other_weights():
 def test_unknown_names_are_answered_with_the_known_ones():
     with pytest.raises(UnknownModelError, match=r"encoder 'resnet50' is unknown; there are vit_tiny, .*choose one"):
         create("resnet50")
-    with pytest.raises(UnknownModelError, match=r"'convnext' is unknown; this version builds .*vit, swinv2; upgrade"):
+    with pytest.raises(
+        UnknownModelError,
+        match=r"'convnext' is unknown; this version builds .*vit, swinv2, hiera, timm:<model>; upgrade",
+    ):
         build(EncoderSpec("convnext", {}))
 
 

@@ -1,4 +1,4 @@
-"""Encoders for masked visual pre-training (ViT, SwinV2, text towers) and the checkpoint contract.
+"""Encoders for masked visual pre-training (ViT, SwinV2, Hiera, timm's ViTs, text towers) and the checkpoint contract.
 
 Names are imported when they are first used (PEP 562), so that ``import unveil_backbones.manifest`` loads no torch.
 """
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         FormatVersionError,
         HashMismatchError,
         ImageSizeError,
+        KeepError,
         NonFiniteError,
         NotAPairError,
         NotExpressibleError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         UnsafeFileError,
         UnsafePathError,
     )
+    from unveil_backbones.hiera import HieraConfig, HieraEncoder
     from unveil_backbones.inspection import Inspection, inspect
     from unveil_backbones.manifest import (
         FORMAT_VERSION,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from unveil_backbones.pyramid import FeaturePyramid
     from unveil_backbones.swin import SwinConfig, SwinEncoder
     from unveil_backbones.text import TextConfig, TextTower, build_text, create_text
+    from unveil_backbones.timm_encoder import TimmConfig, TimmEncoder
     from unveil_backbones.tokenizer import WordPieceTokenizer
     from unveil_backbones.tokenizer_base import CaptionTokenizer
     from unveil_backbones.tokenizer_bpe import BpeTokenizer
@@ -72,9 +75,12 @@ __all__ = [
     "FeaturePyramid",
     "FormatVersionError",
     "HashMismatchError",
+    "HieraConfig",
+    "HieraEncoder",
     "ImageSizeError",
     "ImageTextPair",
     "Inspection",
+    "KeepError",
     "Manifest",
     "NonFiniteError",
     "NotAPairError",
@@ -87,6 +93,8 @@ __all__ = [
     "TextConfig",
     "TextSpec",
     "TextTower",
+    "TimmConfig",
+    "TimmEncoder",
     "TruncatedError",
     "UnknownModelError",
     "UnsafeFileError",
@@ -132,6 +140,7 @@ _MODULES = MappingProxyType(
             "FormatVersionError",
             "HashMismatchError",
             "ImageSizeError",
+            "KeepError",
             "NonFiniteError",
             "NotAPairError",
             "NotExpressibleError",
@@ -142,6 +151,7 @@ _MODULES = MappingProxyType(
             "UnsafePathError",
         ),
         "inspection": ("Inspection", "inspect"),
+        "hiera": ("HieraConfig", "HieraEncoder"),
         "manifest": (
             "FORMAT_VERSION",
             "EncoderSpec",
@@ -158,6 +168,7 @@ _MODULES = MappingProxyType(
         "pyramid": ("FeaturePyramid",),
         "swin": ("SwinConfig", "SwinEncoder"),
         "text": ("TextConfig", "TextTower", "build_text", "create_text"),
+        "timm_encoder": ("TimmConfig", "TimmEncoder"),
         "tokenizer": ("WordPieceTokenizer",),
         "tokenizer_base": ("CaptionTokenizer",),
         "tokenizer_bpe": ("BpeTokenizer",),

@@ -7,12 +7,13 @@ of everything but attention, and the last block can be asked for one row per cap
 
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from unveil_backbones._timm import Block
+from unveil_backbones._timm import Attention, Block
 from unveil_backbones.text_config import TextConfig
 
 __all__ = ["Layout", "TextBlock"]
@@ -73,7 +74,8 @@ class TextBlock(Block):
             config.mlp_ratio,
             qkv_bias=True,
             act_layer=_QuickGelu if config.activation == "quick_gelu" else nn.GELU,
-            norm_layer=partial(nn.LayerNorm, eps=config.norm_epsilon),
+            # timm calls it and annotates a class; a function that makes the layer does as well.
+            norm_layer=cast("type[nn.Module]", partial(nn.LayerNorm, eps=config.norm_epsilon)),
         )
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -90,17 +92,21 @@ class TextBlock(Block):
             attended, kept = self._attend_pooled(self.norm1(table), layout), table[layout.pooled]
         else:
             attended, kept = self._attend(self.norm1(table), layout), table
-        kept = kept + self.attn.proj(attended)
+        kept = kept + self._attention.proj(attended)
         return kept + self.mlp(self.norm2(kept))
 
+    @property
+    def _attention(self) -> Attention:
+        return cast(Attention, self.attn)
+
     def _attend(self, table: Float[Tensor, "r d"], layout: Layout) -> Float[Tensor, "r d"]:
-        query, key, value = self._heads(layout.spread(self.attn.qkv(table)), 3)
+        query, key, value = self._heads(layout.spread(self._attention.qkv(table)), 3)
         mask = None if layout.causal else layout.key_mask()
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=layout.causal)
         return layout.collect(mixed.transpose(1, 2).flatten(2))
 
     def _attend_pooled(self, table: Float[Tensor, "r d"], layout: Layout) -> Float[Tensor, "b d"]:
-        weight, bias, width = self.attn.qkv.weight, self.attn.qkv.bias, table.shape[1]
+        weight, bias, width = self._attention.qkv.weight, self._attention.qkv.bias, table.shape[1]
         asked = nn.functional.linear(table[layout.pooled], weight[:width], bias[:width])
         (query,) = self._heads(asked[:, None], 1)
         key, value = self._heads(layout.spread(nn.functional.linear(table, weight[width:], bias[width:])), 2)
@@ -109,5 +115,5 @@ class TextBlock(Block):
 
     def _heads(self, grid: Float[Tensor, "b t c"], parts: int) -> tuple[Float[Tensor, "b h t e"], ...]:
         """Split the last axis into parts (query, key, value) and heads."""
-        split = grid.unflatten(2, (parts, self.attn.num_heads, -1))
+        split = grid.unflatten(2, (parts, self._attention.num_heads, -1))
         return split.permute(2, 0, 3, 1, 4).unbind(0)
