@@ -4,11 +4,37 @@ from dataclasses import dataclass
 
 import pytest
 from hypothesis import settings
-from unveil_masking import FrameMask, Grid, GridMask, RandomMask, SplitMask, Strategy, TubeMask, UnitMask
+from unveil_masking import (
+    BlockMask,
+    FrameMask,
+    Grid,
+    GridMask,
+    GuidedMask,
+    InverseBlockMask,
+    MultiBlockMask,
+    RandomMask,
+    RatioRange,
+    SplitMask,
+    Strategy,
+    TubeMask,
+    UnitMask,
+)
+from unveil_masking._noise import noise_range
 
 # The first example of a test may pay for imports; time limits say nothing about correctness here.
 settings.register_profile("unveil", deadline=None, max_examples=60)
 settings.load_profile("unveil")
+
+
+@dataclass(frozen=True)
+class Scored(GuidedMask):
+    """A guided mask whose scores are made up from the sample ids, so that it is called like any other strategy."""
+
+    def sample(self, grid, sample_ids, *, seed, epoch=0):
+        width = grid.image.num if self.share == "clip" else grid.num
+        ids = sample_ids[:1] * 0 if self.share == "batch" else sample_ids
+        scores = (noise_range(99, 0, ids, width) >> 24) / 16.0 - 8.0  # 256 values: ties happen
+        return GuidedMask.sample(self, grid, sample_ids, seed=seed, epoch=epoch, scores=scores)
 
 
 @dataclass(frozen=True)
@@ -45,6 +71,31 @@ CASES = [
     Case(TubeMask(0.5, share="batch"), Grid(3, 3, 2), (8, 8)),
     Case(FrameMask(0.875), Grid(3, 4, 8), (84, 84)),
     Case(FrameMask(0.5, share="batch"), Grid(2, 2, 5), (8, 8)),
+    Case(BlockMask(), Grid(14, 14), (0, 75)),
+    Case(BlockMask(0.4, min_block=3), Grid(1, 20), (0, 8)),
+    Case(BlockMask(0.5, min_block=4, max_block=20, exact=True), Grid(16, 12), (96, 96)),
+    Case(BlockMask(0.4, exact=True, min_block=2, share="clip"), Grid(5, 4, 3), (24, 24)),
+    Case(BlockMask(0.4, share="batch"), Grid(9, 9), (0, 32)),
+    Case(InverseBlockMask(), Grid(16, 16), (166, 166)),
+    Case(InverseBlockMask(0.65, "floor_keep", roll=False), Grid(16, 16), (167, 167)),
+    Case(InverseBlockMask(0.8, min_aspect=1), Grid(3, 40), (96, 96)),
+    Case(InverseBlockMask(0.5, share="clip"), Grid(5, 7, 2), (34, 34)),
+    Case(InverseBlockMask(share="batch"), Grid(1, 30), (19, 19)),
+    Case(MultiBlockMask(), Grid(14, 14), (20, 186)),
+    Case(MultiBlockMask(2, (0.1, 0.3), (0.5, 2), (0.5, 0.9), (0.8, 1.2)), Grid(6, 9), (6, 44)),
+    Case(MultiBlockMask(sizes="batch"), Grid(16, 16), (25, 246)),
+    Case(MultiBlockMask(share="clip"), Grid(7, 7, 2), (8, 78)),
+    Case(MultiBlockMask(share="batch"), Grid(1, 40), (6, 30)),
+    Case(RatioRange(RandomMask(0)), Grid(14, 14), (19, 98)),
+    Case(RatioRange(RandomMask(0), 0.25, 0.25, spread="sample"), Grid(4, 4), (4, 4)),
+    Case(RatioRange(BlockMask(exact=True, min_block=4), masked=0.5), Grid(16, 16), (0, 128)),
+    Case(RatioRange(BlockMask(), 0, 0.6, spread="sample", share="clip"), Grid(7, 9, 2), (0, 74)),
+    Case(RatioRange(RandomMask(0), share="batch"), Grid(7, 9), (6, 31)),
+    Case(Scored(0.75), Grid(14, 14), (147, 147)),
+    Case(Scored(0.6, "gumbel", 0.5), Grid(5, 7), (21, 21)),
+    Case(Scored(0.5, easy=0.3), Grid(6, 6), (18, 18)),
+    Case(Scored(0.5, "gumbel", easy=0.3, easy_from="lowest", share="clip"), Grid(3, 4, 3), (18, 18)),
+    Case(Scored(0.5, share="batch"), Grid(3, 5), (8, 8)),
 ]
 
 

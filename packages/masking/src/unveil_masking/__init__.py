@@ -7,6 +7,7 @@ gives the same bits. Importing this package loads NumPy and never torch.
 from unveil_masking._base import Share, Strategy
 from unveil_masking._captions import TextStrategy
 from unveil_masking._noise import noise
+from unveil_masking.block import BlockMask
 from unveil_masking.counts import Rounding
 from unveil_masking.errors import (
     CountError,
@@ -20,7 +21,12 @@ from unveil_masking.errors import (
 )
 from unveil_masking.grid import Grid
 from unveil_masking.grid_mask import GridMask
+from unveil_masking.guided import GuidedMask
+from unveil_masking.inverse_block import InverseBlockMask
+from unveil_masking.multi_block import MultiBlockMask
+from unveil_masking.packing import Packed, pack, unpack
 from unveil_masking.partition import Partition
+from unveil_masking.ratio_range import RatioRange
 from unveil_masking.resize import ResizeReduction
 from unveil_masking.split import SplitMask
 from unveil_masking.strategies import RandomMask, UnitMask
@@ -30,16 +36,22 @@ from unveil_masking.tokens import restore, take, to_pixels
 from unveil_masking.video import FrameMask, TubeMask
 
 __all__ = [
+    "BlockMask",
     "CountError",
     "FrameMask",
     "Grid",
     "GridError",
     "GridMask",
+    "GuidedMask",
+    "InverseBlockMask",
     "KeyArrayError",
     "MaskingError",
+    "MultiBlockMask",
+    "Packed",
     "Partition",
     "RandomMask",
     "RatioError",
+    "RatioRange",
     "ResizeReduction",
     "Rounding",
     "ScoreError",
@@ -59,9 +71,11 @@ __all__ = [
     "UnitMask",
     "frequency_weights",
     "noise",
+    "pack",
     "restore",
     "syntax_ranks",
     "take",
     "take_ids",
     "to_pixels",
+    "unpack",
 ]

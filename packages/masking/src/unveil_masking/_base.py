@@ -5,6 +5,7 @@ A strategy is a frozen dataclass with a field `share`, and three small methods: 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -15,9 +16,12 @@ from unveil_masking.errors import CountError, KeyArrayError
 from unveil_masking.grid import Grid
 from unveil_masking.partition import Partition, partition_from_mask
 
-__all__ = ["Share", "Strategy", "check_share"]
+__all__ = ["Draw", "Share", "Strategy", "batch_key", "check_share"]
 
 Array = TypeVar("Array")
+
+Draw = Callable[[Grid, Any, int, Any], Any]
+"""(grid, sample ids int64 [b], seed, epoch as an int or int64 [b]) → bool [b, …, n], True = hidden."""
 
 Share = Literal["sample", "clip", "batch"]
 """Who shares a mask: nobody ("sample"), the temporal slots of a clip ("clip": a tube), or a whole batch ("batch").
@@ -46,22 +50,27 @@ class Strategy(ABC):
         Raises:
             MaskingError: the ratio, unit or block does not fit this grid, or a key has a wrong type, shape or range.
         """
+        return self._partition(self._draw, grid, sample_ids, seed, epoch)
+
+    def _partition(self, draw: Draw, grid: Grid, sample_ids: Any, seed: int, epoch: Any) -> Partition[Any]:
         fewest, most = self.hidden_range(grid)
+        mask = self._masks(draw, grid, sample_ids, seed, epoch)
+        return partition_from_mask(mask, grid.num - most if fewest == most else None, grid, grid.num - fewest)
+
+    def _masks(self, draw: Draw, grid: Grid, sample_ids: Any, seed: int, epoch: Any) -> Any:
+        """Bool [b, …, n] of what `draw` makes of keys and layout as `share` has it, where the sample ids live."""
         layout = grid.image if self.share == "clip" else grid
         given: Any = integers(sample_ids, "sample_ids")
         ids, key_epoch = _on_host_if_possible(given, epoch_key(epoch, given))
         xp: Any = library(ids)
         if self.share == "batch" and len(ids):
-            one_epoch: Any = key_epoch if isinstance(key_epoch, int) else key_epoch.min().reshape(1)
-            one: Any = self._draw(layout, ids.min().reshape(1), seed, one_epoch)
-            mask = xp.broadcast_to(one, (ids.shape[0], layout.num))
+            one: Any = draw(layout, *batch_key(ids, key_epoch, seed))
+            mask = xp.broadcast_to(one, (ids.shape[0], *one.shape[1:]))
         else:
-            mask = self._draw(layout, ids, seed, key_epoch)
+            mask = draw(layout, ids, seed, key_epoch)
         if layout is not grid:
-            mask = xp.tile(mask, (1, grid.frames))
-        if ids is not given:
-            mask = from_host(np.ascontiguousarray(mask), given)
-        return partition_from_mask(mask, grid.num - most if fewest == most else None, grid)
+            mask = xp.tile(mask, (grid.frames,))
+        return mask if ids is given else from_host(np.ascontiguousarray(mask), given)
 
     def hidden_range(self, grid: Grid) -> tuple[int, int]:
         """Fewest and most tokens that a sample can hide on this grid; equal for strategies with an exact count.
@@ -103,6 +112,11 @@ class Strategy(ABC):
     @abstractmethod
     def _hidden_range(self, grid: Grid) -> tuple[int, int]:
         """`hidden_range` of one mask, before it is repeated over the slots of a clip."""
+
+
+def batch_key(ids: Any, epoch: Any, seed: int) -> tuple[Any, int, Any]:
+    """Sample id [1], seed, and epoch (an int or [1]) that stand for a whole batch; see `Share`."""
+    return ids.min().reshape(1), seed, epoch if isinstance(epoch, int) else epoch.min().reshape(1)
 
 
 def check_share(share: Share) -> None:

@@ -26,6 +26,7 @@ EXP_BITS = 30
 
 _INNER_BITS = 40
 _LN2 = 762123384786  # ln 2 in units of 2⁻⁴⁰
+_LN2_PRECISE = 799144290325165979  # ln 2 in units of 2⁻⁶⁰
 _ROOT2 = 6074000999  # √2 in units of 2⁻³²
 _ONE = 2**30
 
@@ -43,9 +44,19 @@ def log(numbers: Any) -> Any:
 
 
 def log_of(number: float) -> int:
-    """Natural logarithm of a plain number in [2⁻²⁰, 2²⁰], as an integer times 2⁻³⁰; the same on every machine."""
-    scaled = np.array([round(number * 2**32)], dtype=np.int64)
-    return (int(_log_inner(scaled)[0]) - 32 * _LN2) >> (_INNER_BITS - EXP_BITS)
+    """Natural logarithm of a plain number in [2⁻²⁰, 2²⁰], as an integer times 2⁻³⁰, rounded down.
+
+    Python integers alone: the same on every machine, and a constant to a compiler.
+    """
+    scaled = round(number * 2**32)
+    near = 1 << scaled.bit_length() - 1
+    near <<= scaled * scaled > 2 * near * near
+    s = (scaled - near << 60) // (scaled + near)
+    power, series = s, 0
+    for odd in range(1, 41, 2):
+        series += power // odd
+        power = (power * s * s) >> 120
+    return (2 * series + (near.bit_length() - 33) * _LN2_PRECISE) >> (60 - EXP_BITS)
 
 
 def exp(exponents: Any) -> Any:

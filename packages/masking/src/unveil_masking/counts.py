@@ -15,20 +15,33 @@ In exact arithmetic the first two are the same number, since total − ⌊total�
 papers' code only through floating point. Both names are kept because a run is recorded under its paper's rule.
 """
 
-import math
 from fractions import Fraction
 from typing import Literal, get_args
 
 from unveil_masking.errors import RatioError
 
-__all__ = ["Rounding", "check_ratio", "exact_ratio", "num_hidden"]
+__all__ = ["Rounding", "check_ratio", "exact_ratio", "floor_share", "num_hidden"]
 
 Rounding = Literal["floor_keep", "ceil_hidden", "floor_hidden", "float_floor_keep"]
 
 
 def exact_ratio(ratio: float) -> Fraction:
     """The ratio as the shortest decimal that prints as it, exactly: `exact_ratio(0.9) == Fraction(9, 10)`."""
-    return Fraction(str(ratio))
+    return Fraction(*_decimal(ratio))
+
+
+def floor_share(total: int, ratio: float) -> int:
+    """⌊total · ratio⌋ with the exact ratio, in Python integers, which a compiler takes for constants."""
+    numerator, denominator = _decimal(ratio)
+    return total * numerator // denominator
+
+
+def _decimal(ratio: float) -> tuple[int, int]:
+    """Numerator and denominator (a power of ten) of the shortest decimal that prints as `ratio`, at least 0."""
+    mantissa, _, exponent = str(ratio).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    power = int(exponent or "0") - len(fraction)
+    return int(whole + fraction) * 10 ** max(power, 0), 10 ** max(-power, 0)
 
 
 def check_ratio(ratio: float, rounding: Rounding) -> None:
@@ -58,13 +71,13 @@ def num_hidden(total: int, ratio: float, rounding: Rounding) -> int:
         RatioError: the ratio or the rule is illegal, or no unit would stay visible.
     """
     check_ratio(ratio, rounding)
-    share = exact_ratio(ratio)
+    numerator, denominator = _decimal(ratio)
     if rounding == "floor_keep":
-        hidden = total - math.floor(total * (1 - share))
+        hidden = total - total * (denominator - numerator) // denominator
     elif rounding == "ceil_hidden":
-        hidden = math.ceil(total * share)
+        hidden = -(-total * numerator // denominator)
     elif rounding == "floor_hidden":
-        hidden = math.floor(total * share)
+        hidden = floor_share(total, ratio)
     else:
         hidden = total - int(total * (1 - ratio))  # IEEE double arithmetic, the same on every machine
     if hidden == total:

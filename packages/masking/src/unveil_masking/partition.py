@@ -32,6 +32,8 @@ class Partition(Generic[Array]):
     """The token grid that was masked."""
     equal_count: int | None
     """k where every sample keeps the same number of tokens, else None. Known without looking at the mask."""
+    most_kept: int | None = None
+    """No sample keeps more tokens than this; None if that is not known. Known without looking at the mask."""
 
     @property
     def order(self) -> Array:
@@ -136,15 +138,16 @@ class Partition(Generic[Array]):
         """The partition that keeps what this one hides: the second view of SplitMask, or of a FLIP ensemble."""
         mask: Any = self.mask
         count = None if self.equal_count is None else self.num_hidden
-        return Partition(~mask, self.grid, count)
+        return Partition(~mask, self.grid, count, count)
 
 
-def partition_from_mask(mask: Any, num_kept: int | None, grid: Grid) -> Partition[Any]:
+def partition_from_mask(mask: Any, num_kept: int | None, grid: Grid, most_kept: int | None = None) -> Partition[Any]:
     """Partition of a bool mask [b, n], True = hidden.
 
     Args:
         mask: The mask.
         num_kept: How many are False in every row, or None if the rows differ.
         grid: Its grid.
+        most_kept: A bound of how many are False in a row, or None for `num_kept`.
     """
-    return Partition(mask, grid, num_kept)
+    return Partition(mask, grid, num_kept, num_kept if most_kept is None else most_kept)

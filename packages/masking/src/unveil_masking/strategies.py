@@ -12,7 +12,9 @@ from typing import Any
 
 from unveil_masking._arrays import arange
 from unveil_masking._base import Share, Strategy, check_share
+from unveil_masking._noise import noise_range
 from unveil_masking._ranking import hidden_units
+from unveil_masking._select import hide_largest, unique
 from unveil_masking.counts import Rounding, check_ratio, num_hidden
 from unveil_masking.errors import UnitError
 from unveil_masking.grid import Grid
@@ -41,6 +43,10 @@ class RandomMask(Strategy):
 
     def _draw(self, grid: Grid, sample_ids: Any, seed: int, epoch: Any) -> Any:
         return hidden_units(grid.num, self._hidden_range(grid)[1], sample_ids, seed, epoch)
+
+    def draw_hidden(self, grid: Grid, sample_ids: Any, seed: int, epoch: Any, hidden: Any) -> Any:
+        """Bool [b, n] with a count of its own for each sample; `hidden` is int64 [b]."""
+        return hide_largest(unique(noise_range(seed, epoch, sample_ids, grid.num)), hidden)
 
     def _hidden_range(self, grid: Grid) -> tuple[int, int]:
         hidden = num_hidden(grid.num, self.ratio, self.rounding)

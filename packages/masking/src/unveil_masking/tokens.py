@@ -11,7 +11,7 @@ from unveil_masking._arrays import gather, library, where_am_i
 from unveil_masking.errors import TokenShapeError
 from unveil_masking.partition import Partition
 
-__all__ = ["restore", "take", "to_pixels"]
+__all__ = ["check_tokens", "filling", "restore", "take", "to_pixels"]
 
 Array = TypeVar("Array")
 
@@ -22,7 +22,7 @@ def take(tokens: Array, partition: Partition[Array]) -> Array:
     Raises:
         TokenShapeError: the tokens do not fit the partition or live elsewhere.
     """
-    _check(tokens, partition, partition.grid.num, "tokens")
+    check_tokens(tokens, partition, partition.grid.num, "tokens")
     return gather(tokens, partition.keep)
 
 
@@ -38,11 +38,11 @@ def restore(kept_tokens: Array, partition: Partition[Array], fill: Array | float
     Raises:
         TokenShapeError: the tokens or the fill do not fit the partition or live elsewhere.
     """
-    _check(kept_tokens, partition, partition.num_kept, "kept_tokens")
+    check_tokens(kept_tokens, partition, partition.num_kept, "kept_tokens")
     tokens: Any = kept_tokens
     xp: Any = library(tokens)
     shape = (tokens.shape[0], partition.num_hidden, tokens.shape[2])
-    whole = xp.concatenate([tokens, _filling(fill, tokens, shape)], 1)
+    whole = xp.concatenate([tokens, filling(fill, tokens, shape)], 1)
     return gather(whole, partition.restore)
 
 
@@ -76,7 +76,7 @@ def to_pixels(mask: Array | Partition[Array], patch: int) -> Array:
     return tall.reshape(batch, rows * patch, cols * patch)
 
 
-def _filling(fill: Any, tokens: Any, shape: tuple[int, int, int]) -> Any:
+def filling(fill: Any, tokens: Any, shape: tuple[int, int, int]) -> Any:
     """`fill` as an array of `shape` in the dtype, library and device of `tokens`."""
     xp: Any = library(tokens)
     if isinstance(fill, (int, float)):
@@ -104,7 +104,12 @@ def _number(value: float, like: Any) -> Any:
     return xp.full((1, 1, 1), value, dtype=like.dtype, device=like.device)
 
 
-def _check(tokens: Any, partition: Partition[Any], length: int, name: str) -> None:
+def check_tokens(tokens: Any, partition: Partition[Any], length: int, name: str) -> None:
+    """Refuse tokens that are not [b, length, d], or not where the partition is.
+
+    Raises:
+        TokenShapeError: with what is needed.
+    """
     mask: Any = partition.mask
     batch = mask.shape[0]
     if library(tokens) is None or tokens.ndim != 3 or tuple(tokens.shape[:2]) != (batch, length):
