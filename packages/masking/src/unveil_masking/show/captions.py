@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unveil_masking.partition import Partition
-from unveil_masking.show.exhibits import counts_in_words
+from unveil_masking.show.tiles import counts_in_words
 from unveil_masking.text import TextBlock, TextPriority, TextRandom, TextTruncate
 from unveil_masking.text_priority import TextFrequency, TextSyntax, frequency_weights, syntax_ranks
 

@@ -10,10 +10,11 @@ from unveil_masking.grid import Grid
 from unveil_masking.resize import ResizeReduction
 from unveil_masking.show.captions import LENGTH, TEXT_EXHIBITS, TextExhibit
 from unveil_masking.show.errors import ChoiceError
-from unveil_masking.show.exhibits import EXHIBITS, Exhibit, Scene, check_ratio_applies
+from unveil_masking.show.exhibits import EXHIBITS, Exhibit, check_ratio_applies
 from unveil_masking.show.figure import Card, TextCard, figure
 from unveil_masking.show.names import ALL, RESIZE
 from unveil_masking.show.picture import contrast, painted, read_picture, resized, token_side
+from unveil_masking.show.tiles import Scene
 
 __all__ = ["Wish", "gallery"]
 
