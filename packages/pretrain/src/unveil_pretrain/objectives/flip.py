@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from unveil_backbones import Encoder, ImageTextPair, WordPieceTokenizer, create_text
 from unveil_backbones.manifest import TextSpec
-from unveil_masking import Grid, RandomMask
+from unveil_masking import Grid, RandomMask, UnitMask
 
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.losses import info_nce
@@ -82,7 +82,10 @@ class FLIPConfig(ObjectiveConfig):
         )
         text = create_text(self.text, vocab_size=tokenizer.vocab_size, length=self.text_length)
         pair = ImageTextPair(encoder, text, self.embed_dim)
-        return FLIP(pair, tokenizer, RandomMask(self.mask_ratio), context.image_size, negative_pool=self.negative_pool)
+        strategy = RandomMask(self.mask_ratio)
+        if encoder.mask_unit != 1:
+            strategy = UnitMask(encoder.mask_unit, self.mask_ratio, strategy.rounding)
+        return FLIP(pair, tokenizer, strategy, context.image_size, negative_pool=self.negative_pool)
 
 
 class FLIP(Objective):
@@ -95,7 +98,7 @@ class FLIP(Objective):
         self,
         pair: ImageTextPair,
         tokenizer: WordPieceTokenizer,
-        strategy: RandomMask,
+        strategy: RandomMask | UnitMask,
         image_size: tuple[int, int],
         *,
         negative_pool: int,
@@ -159,13 +162,16 @@ class FLIP(Objective):
             negative_pool=self.negative_pool,
         )
 
-    def _embed_images(self, inputs: Inputs, strategy: RandomMask, seed: int) -> tuple[Float[Tensor, "b e"], int]:
+    def _embed_images(
+        self, inputs: Inputs, strategy: RandomMask | UnitMask, seed: int
+    ) -> tuple[Float[Tensor, "b e"], int]:
         """Embeddings of masked images, and the number of patches that were encoded."""
         sides = self.encoder.grid(*inputs.images.shape[-2:])
         partition = strategy.sample(Grid(*sides), inputs.sample_ids, seed=seed, epoch=inputs.epochs)
         # Whole images need no selection, and encoders that cannot select take none.
-        kept = self.encoder.embed(inputs.images, partition.keep if partition.num_hidden else None)
-        return self.pair.encode_image_tokens(kept, sides), kept.shape[0] * kept.shape[1]
+        keep = partition.keep if partition.num_hidden else None
+        kept = self.encoder.embed(inputs.images, keep)
+        return self.pair.encode_image_tokens(kept, sides, keep), kept.shape[0] * kept.shape[1]
 
     def _embed_texts(self, inputs: Inputs) -> Float[Tensor, "b e"]:
         if inputs.captions is None:

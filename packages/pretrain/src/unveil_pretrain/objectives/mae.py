@@ -59,12 +59,17 @@ class MAEConfig(ObjectiveConfig):
         """MAE around the encoder.
 
         Raises:
-            ConfigError: the encoder cannot work on a subset of its tokens.
+            ConfigError: the encoder cannot work on any subset of its tokens.
         """
         encoder = context.encoder
         if not encoder.accepts_subset:
             raise ConfigError(
                 f"mae encodes kept tokens only, which {encoder.spec.name} cannot; choose a vit encoder, or simmim"
+            )
+        if encoder.mask_unit != 1:
+            raise ConfigError(
+                f"mae hides single patches, and {encoder.spec.name} hides units of {encoder.mask_unit} x "
+                f"{encoder.mask_unit}; choose a vit encoder, or flip"
             )
         decoder = MAEDecoder(
             encoder.width,
@@ -169,7 +174,7 @@ class MAE(Objective):
         sides = self.encoder.grid(*inputs.images.shape[-2:])
         partition = self.strategy.sample(Grid(*sides), inputs.sample_ids, seed=seed, epoch=inputs.epochs)
         keep = partition.keep
-        latent = self.encoder.encode(self.encoder.embed(inputs.images, keep), sides)
+        latent = self.encoder.encode(self.encoder.embed(inputs.images, keep), sides, keep)
         positions = sin_cos_position(
             *sides, self.decoder.width, base_rows=sides[0], base_cols=sides[1], device=latent.device
         )
