@@ -133,8 +133,8 @@ def gradient_difference(found: Mapping[str, Tensor], recorded: Mapping[str, Sequ
 def bound(case: Mapping[str, Any], part: str, dtype: torch.dtype) -> float:
     """Return how far from a case's numbers its outputs ("forward") or gradients ("backward") may be.
 
-    In float64 it is the rounding of the recorded digits. In float32 it is 1e-5, or four times what the reference itself is
-    away in float32 where that is more: gradients add the rounding of thousands of tokens.
+    In float64 it is the rounding of the recorded digits. In float32 it is 1e-5, or four times what the reference itself
+    is away in float32 where that is more: gradients add the rounding of thousands of tokens.
     """
     return 1e-10 if dtype == torch.float64 else max(1e-5, 4 * case["float32"][part])
 
