@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unveil_backbones.errors import ImageSizeError, TokenCountError
 from unveil_backbones.flops import Cost, block_multiply_adds, count_cost, encoder_cost
+from unveil_backbones.hiera_presets import HIERA_PRESETS
 from unveil_backbones.specs import EncoderSpec
 from unveil_backbones.swin import SwinConfig, clamped_windows
 from unveil_backbones.swin_presets import SWIN_PRESETS
@@ -54,9 +55,20 @@ def test_flip_saves_what_its_table_says(masked, table):
     assert round(ratio, 2) == pytest.approx(table, abs=0.011)  # attention is quadratic: 0.51 and 0.28
 
 
-@pytest.mark.parametrize("name", ["vit_tiny", "vit_ti16", "vit_b16", "swinv2_tiny", "swinv2_s"])
+# arXiv 2306.00989, table 2: multiply-adds in 1e9 at 224 pixels, without decimals.
+HIERA = {"hiera_t": 5, "hiera_s": 6, "hiera_b": 9, "hiera_bp": 13, "hiera_l": 40, "hiera_h": 125}
+
+
+@pytest.mark.parametrize("name", HIERA)
+def test_hiera_costs_are_those_of_its_paper(name):
+    assert abs(encoder_cost(HIERA_PRESETS[name]).multiply_adds / 1e9 - HIERA[name]) <= 0.5
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny", "vit_ti16", "vit_b16", "swinv2_tiny", "swinv2_s", "hiera_tiny", "hiera_t"]
+)
 def test_the_formula_is_what_pytorch_counts(name):
-    config = {**VIT_PRESETS, **SWIN_PRESETS}[name]
+    config = {**VIT_PRESETS, **SWIN_PRESETS, **HIERA_PRESETS}[name]
     assert encoder_cost(config) == count_cost(EncoderSpec(name, config.to_json()))
 
 
@@ -65,6 +77,9 @@ def test_formula_and_counter_agree_on_kept_patches_and_other_sizes():
     spec = EncoderSpec("vit_tiny", vit.to_json())
     assert encoder_cost(vit, num_kept=16) == count_cost(spec, num_kept=16)
     assert encoder_cost(vit, image_size=(32, 96)) == count_cost(spec, image_size=(32, 96))
+    hiera = HIERA_PRESETS["hiera_tiny"]
+    spec = EncoderSpec("hiera_tiny", hiera.to_json())
+    assert encoder_cost(hiera, image_size=(96, 64), num_kept=192) == count_cost(spec, image_size=(96, 64), num_kept=192)
     # 224 x 320 pixels and windows of 4: stages of 7 and 10 tokens are filled up to 8 and 12.
     swin = SWIN_PRESETS["swinv2_tiny"]
     counted = count_cost(EncoderSpec("swinv2_tiny", swin.to_json()), image_size=(224, 320))
@@ -100,5 +115,7 @@ def test_sizes_that_do_not_fit_are_refused():
         encoder_cost(SWIN_PRESETS["swinv2_s"], image_size=(200, 192))
     with pytest.raises(TokenCountError, match="at most 196"):
         encoder_cost(VIT_PRESETS["vit_b16"], num_kept=197)
+    with pytest.raises(TokenCountError, match="num_kept 100 of 3136 patches; give a multiple of 64"):
+        encoder_cost(HIERA_PRESETS["hiera_t"], num_kept=100)
     with pytest.raises(TokenCountError, match="needs all"):
         encoder_cost(SWIN_PRESETS["swinv2_s"], num_kept=4)

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from unveil_backbones.base import Encoder, check_image_size
 from unveil_backbones.encoder import build
 from unveil_backbones.errors import TokenCountError
+from unveil_backbones.hiera_config import MASK_UNIT, PATCH_STRIDE, UNIT_PIXELS, HieraConfig
 from unveil_backbones.specs import EncoderSpec
 from unveil_backbones.swin import SwinConfig
 from unveil_backbones.vit import VitConfig
@@ -46,14 +47,18 @@ class Cost:
 
 
 def encoder_cost(
-    config: VitConfig | SwinConfig, *, image_size: tuple[int, int] | None = None, num_kept: int | None = None
+    config: VitConfig | SwinConfig | HieraConfig,
+    *,
+    image_size: tuple[int, int] | None = None,
+    num_kept: int | None = None,
 ) -> Cost:
     """Return the cost of ``encode(embed(images))`` from a formula, without building anything.
 
     Args:
         config: Shape of the encoder.
         image_size: Height and width; those of the configuration if ``None``.
-        num_kept: Patches that are embedded and encoded; all of them if ``None``. Only for a ViT.
+        num_kept: Patches that are encoded, and embedded by a ViT (Hiera's overlap: it embeds all); all of them if
+            ``None``. Not for a Swin; whole mask units for a Hiera.
 
     Raises:
         ImageSizeError: A side does not fit the encoder.
@@ -65,11 +70,15 @@ def encoder_cost(
         if num_kept is not None:
             raise TokenCountError(f"num_kept {num_kept} for a Swin encoder, which needs all tokens; leave it out")
         return _swin_cost(config, height // config.patch_size, width // config.patch_size)
-    check_image_size(height, width, config.patch_size, "encoder_cost")
-    whole = height // config.patch_size * (width // config.patch_size)
+    stride, side = (UNIT_PIXELS, PATCH_STRIDE) if isinstance(config, HieraConfig) else (config.patch_size,) * 2
+    check_image_size(height, width, stride, "encoder_cost")
+    whole = height // side * (width // side)
     kept = whole if num_kept is None else num_kept
-    if not 0 <= kept <= whole:
-        raise TokenCountError(f"num_kept {kept} of {whole} patches; give at least 0 and at most {whole}")
+    if not 0 <= kept <= whole or kept * side**2 % stride**2:
+        unit = (stride // side) ** 2
+        raise TokenCountError(f"num_kept {kept} of {whole} patches; give a multiple of {unit}, at most {whole}")
+    if isinstance(config, HieraConfig):
+        return _hiera_cost(config, whole, kept)
     num_tokens = kept + int(config.class_token) + config.num_registers
     block = block_multiply_adds(num_tokens, config.width, mlp_ratio=config.mlp_ratio)
     return Cost(multiply_adds=kept * 3 * config.patch_size**2 * config.width + config.depth * block)
@@ -126,8 +135,7 @@ def _count(encoder: Encoder, batch: int, size: tuple[int, int], num_kept: int | 
     keep = None if num_kept is None else torch.zeros(batch, num_kept, dtype=torch.int64, device="meta")
     grid = encoder.grid(*size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        tokens = encoder.embed(images) if keep is None else encoder.embed(images, keep)
-        encoder.encode(tokens, grid)
+        encoder.encode(encoder.embed(images, keep), grid, keep)
     return counter.get_total_flops()
 
 
@@ -150,6 +158,25 @@ def _swin_cost(config: SwinConfig, rows: int, cols: int) -> Cost:
         table = (2 * sides[0] - 1) * (2 * sides[1] - 1)
         shared += depth * table * _BIAS_NETWORK_WIDTH * (2 + heads)
     return Cost(multiply_adds=total, shared_multiply_adds=shared)
+
+
+def _hiera_cost(config: HieraConfig, whole: int, kept: int) -> Cost:
+    """Patches of 7 x 7 pixels for all tokens, then four stages for those kept; a stage's first block pools by four."""
+    total = whole * 3 * 7**2 * config.width
+    unit, tokens = MASK_UNIT**2, kept
+    for stage, depth in enumerate(config.depths):
+        for block in range(depth):
+            pooled = stage > 0 and block == 0
+            width = config.width * 2**stage
+            before = width // 2 if pooled else width
+            # Stages 0 and 1 attend within units, and so does the block that pools after stage 1.
+            attended = unit if stage < 2 or (stage == 2 and pooled) else tokens
+            total += tokens * before * 3 * width
+            if pooled:
+                total += tokens * before * width * int(config.expand_projection)
+                tokens, unit = tokens // 4, unit // 4
+            total += tokens * (2 * attended * width + width**2 + 2 * width * int(width * config.mlp_ratio))
+    return Cost(multiply_adds=total)
 
 
 def _multiple(side: int, window: int) -> int:

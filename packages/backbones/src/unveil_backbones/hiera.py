@@ -86,7 +86,7 @@ class HieraEncoder(Encoder):
         return tokens if keep is None else torch.take_along_dim(tokens, keep[:, :, None], 1)
 
     def encode(
-        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b n"] | None = None
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b k"] | None = None
     ) -> Float[Tensor, "b m e"]:
         """Run the four stages; ``m = n / 64`` tokens of width ``e = 8C``, one for each unit.
 

@@ -50,7 +50,7 @@ class ImageTextPair(nn.Module):
         return self.encode_image_tokens(self.encoder.embed(images), grid)
 
     def encode_image_tokens(
-        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b n"] | None = None
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b k"] | None = None
     ) -> Float[Tensor, "b e"]:
         """Return unit vectors of images of which ``encoder.embed``'s tokens, or a part of them, are given.
 
@@ -66,7 +66,7 @@ class ImageTextPair(nn.Module):
         return nn.functional.normalize(self.image_projection(self._pooled(tokens, grid, keep)), dim=-1)
 
     def _pooled(
-        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b n"] | None
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b k"] | None
     ) -> Float[Tensor, "b e"]:
         if self.encoder.pooling == "mean":
             # The default of encoders alone leaves prefix tokens out; pairs have always counted them, as FLIP does.

@@ -94,7 +94,7 @@ class TimmEncoder(Encoder):
         return tokens + (table if keep is None else nn.functional.embedding(keep, table)).to(tokens.dtype)
 
     def encode(
-        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b n"] | None = None
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b k"] | None = None
     ) -> Float[Tensor, "b m d"]:
         """Prepend the prefix tokens, run the blocks and the final norm; ``m = num_prefix_tokens + n``.
 

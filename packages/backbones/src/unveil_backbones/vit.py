@@ -106,7 +106,7 @@ class VitEncoder(Encoder):
         return tokens if keep is None else torch.take_along_dim(tokens, keep[:, :, None], 1)
 
     def encode(
-        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b n"] | None = None
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b k"] | None = None
     ) -> Float[Tensor, "b m d"]:
         """Prepend class and register tokens, run the blocks and the final norm; ``m = num_prefix_tokens + n``.
 
@@ -125,7 +125,7 @@ class VitEncoder(Encoder):
         return self.norm(tokens)
 
     def encode_pooled(
-        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b n"] | None = None
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b k"] | None = None
     ) -> Float[Tensor, "b d"]:
         """Return one vector per image; with pooling ``cls`` the last block computes the class token only.
 
