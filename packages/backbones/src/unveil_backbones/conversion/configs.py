@@ -57,7 +57,9 @@ def timm_details(configs: Configs) -> Details:
         or (((sizes[0], sizes[0]),) * 3 + ((sizes[2] // 32,) * 2,) if len(sizes) == 4 else None),
         norm_epsilon=None if not architecture else (1e-5 if "_clip_" in architecture else 1e-6),
         activation=_activation(arguments.get("act_layer")) or ("quick_gelu" if "quickgelu" in architecture else None),
-        pooling=_timm_pooling(config.get("global_pool"), arguments.get("pool_include_prefix") is True),
+        pooling=_timm_pooling(
+            arguments.get("global_pool", config.get("global_pool")), arguments.get("pool_include_prefix") is True
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from unveil_backbones.conversion.clip_models import (
 from unveil_backbones.conversion.configs import preprocessor_json
 from unveil_backbones.conversion.details import Details, Found, Written, infer_vit, make_encoder
 from unveil_backbones.conversion.huggingface_names import clip_block_links
-from unveil_backbones.conversion.huggingface_read import activation, member
+from unveil_backbones.conversion.huggingface_read import activation, image_sides, member
 from unveil_backbones.conversion.ledger import Ledger, Link, same, spread, with_shape
 from unveil_backbones.pair import ImageTextPair
 from unveil_backbones.specs import Preprocessing
@@ -40,7 +40,7 @@ def read_clip(ledger: Ledger, details: Details, config: Mapping[str, JSON]) -> F
             f"{stem}0.mlp.fc1.weight",
             ledger.depth(stem),
             table.shape[0] - 1,
-            replace(details, num_heads=heads),
+            replace(details, num_heads=heads, image_size=details.image_size or image_sides(image)),
         ),
         position="learned",
         class_position=True,

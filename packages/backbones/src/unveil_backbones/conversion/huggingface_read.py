@@ -13,7 +13,7 @@ from unveil_backbones.specs import Preprocessing
 from unveil_backbones.swin_config import SwinConfig, clamped_windows
 from unveil_backbones.vit_config import ACTIVATIONS, Activation
 
-__all__ = ["activation", "member", "read_swin", "read_vit"]
+__all__ = ["activation", "image_sides", "member", "read_swin", "read_vit"]
 
 _read_activation: Callable[[JSON, str], Activation] = choice_of(ACTIVATIONS)
 
@@ -27,7 +27,9 @@ def read_vit(ledger: Ledger, details: Details, config: Mapping[str, JSON]) -> Fo
     depth = ledger.depth(f"{prefix}encoder.layer.")
     fc1 = f"{prefix}encoder.layer.0.intermediate.dense.weight"
     known = replace(
-        details, num_heads=details.num_heads or read_int(member(config, "num_attention_heads"), "config.json")
+        details,
+        num_heads=details.num_heads or read_int(member(config, "num_attention_heads"), "config.json"),
+        image_size=details.image_size or image_sides(config),
     )
     vit = replace(
         infer_vit(ledger, patch, fc1, depth, cells, known),
@@ -62,11 +64,9 @@ def read_swin(ledger: Ledger, details: Details, config: Mapping[str, JSON]) -> F
     """Read ``Swinv2Model``, also inside a model for classification."""
     patch = _ending(ledger, "embeddings.patch_embeddings.projection.weight")
     prefix = patch.removesuffix("embeddings.patch_embeddings.projection.weight")
-    size = member(config, "image_size")
-    sides = (size, size) if isinstance(size, int) else sequence_of(read_int, 2)(size, "config.json.image_size")
+    image_size = details.image_size or image_sides(config)
     window = details.window or read_int(member(config, "window_size"), "config.json.window_size")
     # Given or read, they are checked alike.
-    image_size = details.image_size or (sides[0], sides[1])
     details = replace(details, image_size=image_size, window=window)
     weight = ledger.look(patch, 4)
     wanted = (window,) * 4
@@ -110,6 +110,18 @@ def member(config: Mapping[str, JSON], name: str) -> JSON:
             f"config.json has no {name!r}, which the weights do not tell; take the model's own config.json"
         )
     return config[name]
+
+
+def image_sides(config: Mapping[str, JSON]) -> tuple[int, int]:
+    """Return height and width of ``config.json``, which gives one number for a square.
+
+    Raises:
+        ConvertError: There is none.
+        ManifestError: It is neither a number nor two.
+    """
+    size = member(config, "image_size")
+    rows, cols = (size, size) if isinstance(size, int) else sequence_of(read_int, 2)(size, "config.json.image_size")
+    return rows, cols
 
 
 def activation(config: Mapping[str, JSON]) -> Activation:

@@ -8,6 +8,7 @@ into memory, so that a tensor that claims more numbers than its entry has cannot
 
 import argparse
 import struct
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -29,9 +30,10 @@ _ENTRIES = ("model", "state_dict", "teacher", "module")
 
 _AVOID = "do not use a file from this source"
 
-# SimMIM and Swin leave their settings beside the weights in a dictionary of the package yacs. The restricted reader
-# knows allowed classes by their full names; this one holds the same values and runs nothing.
-_Settings = type("CfgNode", (dict,), {"__module__": "yacs.config"})
+# Training programs leave their settings beside the weights: a command line, or a dictionary of the package yacs, which
+# is read as a plain one. Neither runs anything.
+_HARMLESS = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
+_SAFE_SINCE = (2, 6)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
@@ -91,9 +93,13 @@ def _read_pickle(path: Path) -> object:
         raise ConvertError(
             f"{path} is a tar archive, as PyTorch wrote before 2017; it cannot be read safely; save its state dict anew"
         )
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _SAFE_SINCE:
+        raise UnsafeFileError(
+            f"{path} is a pickle, and the restricted reader of PyTorch {torch.__version__} can be made to run code "
+            "(CVE-2025-32434); upgrade to PyTorch 2.6, or convert a safetensors file"
+        )
     try:
-        # Training programs leave their command line beside the weights; a Namespace holds values and runs nothing.
-        with torch.serialization.safe_globals([argparse.Namespace, _Settings]):
+        with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)  # noqa: TID251  the one reader
     except UnpicklingError as error:
         raise _unsafe(path, str(error)) from error
@@ -105,8 +111,9 @@ def _read_pickle(path: Path) -> object:
 
 
 def _unsafe(path: Path, message: str) -> UnsafeFileError:
-    lines = message.splitlines() or [""]
-    reason = next((line.strip() for line in lines if "GLOBAL" in line or "Unsupported" in line), lines[0])
+    # What the reader met follows its advice, which is not for files of strangers.
+    said = message.rpartition("WeightsUnpickler error:")[2].splitlines()
+    reason = next((line.strip() for line in said if line.strip()), "no reason given")
     return UnsafeFileError(
         f"{path} holds more than tensors ({reason}); nothing of it was run; {_AVOID}, or, if you made it yourself, "
         "save its `state_dict()` alone"

@@ -79,7 +79,7 @@ def write(model: Encoder | ImageTextPair, preprocessing: Preprocessing) -> Writt
         tensors = spread(encoder, [same(name, name) for name in encoder.state_dict()])
         tensors["pos_embed"] = position_table(encoder, config, class_row=config.class_position)
         architecture, arguments = _vit_architecture(config)
-        pooling = "token" if config.pooling == "cls" else "avg"
+        pooling = arguments["global_pool"]
     else:
         raise NotExpressibleError(f"{encoder.spec.name} is no ViT and no SwinV2 of this package; use its own program")
     return Written(
@@ -201,6 +201,7 @@ def _vit_architecture(config: VitConfig) -> tuple[str, dict[str, JSON]]:
         "qkv_bias": config.qkv_bias,
         "init_values": config.layer_scale,
         "class_token": config.class_token,
+        "global_pool": "token" if config.pooling == "cls" else "avg",
         "no_embed_class": not config.class_position,
         "reg_tokens": config.num_registers,
         "pre_norm": config.pre_norm,
