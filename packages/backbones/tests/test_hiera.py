@@ -169,7 +169,7 @@ def test_shapes_are_the_papers(name, timm_name, millions):
 def test_layer_groups_follow_the_blocks_across_stages():
     encoder = HieraEncoder(WINDOWED)
     groups = encoder.layer_groups()
-    assert sorted(sum(groups, [])) == sorted(name for name, _ in encoder.named_parameters())
+    assert sorted(name for group in groups for name in group) == sorted(name for name, _ in encoder.named_parameters())
     assert len(groups) == 1 + sum(CONFIG.depths) + 1
     assert groups[0] == ["pos_embed", "pos_embed_win", "patch_embed.proj.weight", "patch_embed.proj.bias"]
     assert groups[-1] == ["head.norm.weight", "head.norm.bias"]
