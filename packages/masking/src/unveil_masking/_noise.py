@@ -10,16 +10,17 @@ or restart. The mapping onto Philox4x32-10 (see `_philox.py`) is part of the pub
 Test vectors are in the README. Shapes: b samples, n indices.
 """
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import numpy as np
 
 from unveil_masking._arrays import arange, integers, library, where_am_i
 from unveil_masking._philox import philox4x32
-from unveil_masking._philox_numpy import philox_words
+from unveil_masking._philox_numpy import philox_pieces, philox_words
 from unveil_masking.errors import KeyArrayError
 
-__all__ = ["epoch_key", "noise", "noise_range", "noise_words"]
+__all__ = ["epoch_key", "noise", "noise_pieces", "noise_range", "noise_words"]
 
 Array = TypeVar("Array")
 """A NumPy array or a torch tensor; a function returns the library and device it was given."""
@@ -50,21 +51,32 @@ def noise(seed: int, epoch: int | Array, sample_ids: Array, index: Array) -> Arr
     return xp.where(lane >= 2, pairs[1], pairs[0])
 
 
-def noise_range(seed: int, epoch: int | Array, sample_ids: Array, count: int) -> Array:
-    """The same as `noise` for indices 0 … count − 1, at a quarter of the cost: each block's four words are all used."""
+def noise_range(seed: int, epoch: int | Array, sample_ids: Array, count: int, *, first: int = 0) -> Array:
+    """`noise` for indices first … first + count − 1, at a quarter of the cost: each block's four words are all used.
+
+    `first` is a multiple of 4.
+    """
     ids: Any = integers(sample_ids, "sample_ids")
     if library(ids) is np:
-        words: Any = noise_words(seed, epoch, ids, count)
+        words: Any = noise_words(seed, epoch, ids, count, first=first)
         return words.astype(np.int64)
     num_blocks = (count + 3) // 4
-    words = _blocks(seed, epoch, ids, arange(num_blocks, ids))
+    words = _blocks(seed, epoch, ids, arange(num_blocks, ids) + first // 4)
     return _module(ids).stack(words, -1).reshape(ids.shape[0], 4 * num_blocks)[:, :count]
 
 
-def noise_words(seed: int, epoch: Any, ids: np.ndarray, count: int) -> np.ndarray:
+def noise_words(seed: int, epoch: Any, ids: np.ndarray, count: int, *, first: int = 0) -> np.ndarray:
     """`noise_range` for NumPy, as uint32: half the memory of int64."""
     key = _key(seed)
-    return philox_words((count + 3) // 4, ids, _epoch_word(epoch, ids), key)[:, :count]
+    blocks = range(first // 4, first // 4 + (count + 3) // 4)
+    return philox_words(blocks, ids, _epoch_word(epoch, ids), key)[:, :count]
+
+
+def noise_pieces(seed: int, epoch: Any, ids: np.ndarray, count: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """`noise_words` by pieces of a few samples, each overwritten by the next; see `philox_pieces`."""
+    key = _key(seed)
+    for rows, words in philox_pieces(range((count + 3) // 4), ids, _epoch_word(epoch, ids), key):
+        yield rows, words[:, :count]
 
 
 def epoch_key(epoch: Any, ids: Any) -> Any:

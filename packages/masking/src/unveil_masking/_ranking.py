@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unveil_masking._arrays import arange, library, sort
-from unveil_masking._noise import noise_range, noise_words
+from unveil_masking._noise import noise_pieces, noise_range
 
 __all__ = ["hidden_units"]
 
@@ -26,7 +26,10 @@ def hidden_units(total: int, hidden: int, sample_ids: Any, seed: int, epoch: Any
         epoch: see `noise`.
     """
     if library(sample_ids) is np:
-        return _hidden_units_numpy(noise_words(seed, epoch, sample_ids, total), hidden)
+        mask = np.empty((len(sample_ids), total), dtype=bool)
+        for rows, words in noise_pieces(seed, epoch, sample_ids, total):
+            mask[rows] = _hidden_units_numpy(words, hidden)
+        return mask
     return _hidden_units_by_key(noise_range(seed, epoch, sample_ids, total), hidden)
 
 

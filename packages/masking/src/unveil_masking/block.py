@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from unveil_masking._arrays import arange, library
+from unveil_masking._arrays import library
 from unveil_masking._base import Share, Strategy, check_share
-from unveil_masking._blocks import AspectRange, block_words, check_image, offset, rectangle, sides, uniform_area
+from unveil_masking._bit_rows import block_bits, empty_bits, num_bits, tokens_of_bits
+from unveil_masking._blocks import AspectRange, block_words, check_image, offset, sides, uniform_area
 from unveil_masking._noise import noise_range
 from unveil_masking._select import hide_largest, unique
 from unveil_masking.counts import Rounding, check_ratio, num_hidden
@@ -18,6 +19,8 @@ __all__ = ["BlockMask"]
 
 _FAILURES = 10  # attempts at one block before a sample gives up: BEiT's code
 _ATTEMPTS = 64  # attempts of a sample in all; how often this binds is measured in the tests
+_STAGE = 8  # attempts between two looks, on NumPy, at who is done
+_WORDS = 4  # 32-bit words of noise for an attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,46 +102,54 @@ class BlockMask(Strategy):
 
     def draw_hidden(self, grid: Grid, sample_ids: Any, seed: int, epoch: Any, hidden: Any) -> Any:
         """Bool [b, n] with a target of its own for each sample; `hidden` is one int, or int64 [b]."""
-        num_words = 4 * _ATTEMPTS
-        words: Any = noise_range(seed, epoch, sample_ids, num_words + grid.num * self.exact)
-        mask = self._blocks(grid, words[:, :num_words], hidden)
+        wanted = sample_ids * 0 + hidden
+        painted = self._paint_host if library(sample_ids) is np else self._paint
+        mask = tokens_of_bits(painted(grid, sample_ids, seed, epoch, wanted), grid)
         if not self.exact:
             return mask
         # Blocks first, then the noise of the other tokens: one order for both.
-        rest = words[:, num_words:]
+        rest: Any = noise_range(seed, epoch, sample_ids, grid.num, first=_WORDS * _ATTEMPTS)
         return hide_largest(unique((rest >> 1) + mask * 2**31), hidden)
 
-    def _blocks(self, grid: Grid, words: Any, hidden: Any) -> Any:
-        """The blocks [b, n]: all samples attempt at once; on NumPy only those that are not done."""
-        attempts = block_words(words)
-        halves = self._aspects().roots(attempts[1])
-        xp: Any = library(words)
-        mask = xp.zeros_like(words[:, :1] > 0) | (arange(grid.num, words) < 0)
-        mask = mask.reshape(-1, grid.rows, grid.cols)
-        wanted = words[:, 0] * 0 + hidden
-        failures = wanted * 0
-        for turn in range(_ATTEMPTS):
-            draw = (*(part[:, turn] for part in attempts), halves[:, turn])
-            if xp is not np:
-                mask, wanted, failures = self._attempt(grid, mask, wanted, failures, draw)
-                continue
-            busy = np.flatnonzero((wanted > 0) & (failures < _FAILURES))
+    def _paint(self, grid: Grid, ids: Any, seed: int, epoch: Any, wanted: Any) -> Any:
+        """The blocks as bits [b, rows, c]: all samples attempt at once, done or not."""
+        words = noise_range(seed, epoch, ids, _WORDS * _ATTEMPTS)
+        return self._attempts(grid, (empty_bits(grid, ids), wanted, wanted * 0), words)[0]
+
+    def _paint_host(self, grid: Grid, ids: np.ndarray, seed: int, epoch: Any, wanted: np.ndarray) -> np.ndarray:
+        """The same in stages, each of the samples that are not done: most are after a few attempts."""
+        state = empty_bits(grid, ids), wanted, wanted * 0
+        for stage in range(0, _ATTEMPTS, _STAGE):
+            busy = np.flatnonzero((state[1] > 0) & (state[2] < _FAILURES))
             if not len(busy):
                 break
-            state = self._attempt(grid, mask[busy], wanted[busy], failures[busy], tuple(part[busy] for part in draw))
-            mask[busy], wanted[busy], failures[busy] = state
-        return mask.reshape(-1, grid.num)
+            epochs = epoch if isinstance(epoch, int) else epoch[busy]
+            words = noise_range(seed, epochs, ids[busy], _WORDS * _STAGE, first=_WORDS * stage)
+            ours = self._attempts(grid, (state[0][busy], state[1][busy], state[2][busy]), words)
+            for part, new in zip(state, ours, strict=True):
+                part[busy] = new
+        return state[0]
 
-    def _attempt(self, grid: Grid, mask: Any, wanted: Any, failures: Any, draw: tuple[Any, ...]) -> tuple[Any, ...]:
-        """One attempt of each sample: mask [b, rows, cols], tokens still wanted [b] and failures in a row [b]."""
-        area_word, _, top_word, left_word, aspect_root = draw
+    def _attempts(self, grid: Grid, state: "_State", words: Any) -> "_State":
+        """One attempt after the other for each block of four words."""
+        areas, aspects, tops, lefts = block_words(words)
+        roots = self._aspects().roots(aspects)
+        for turn in range(areas.shape[1]):
+            state = self._attempt(grid, state, (areas[:, turn], roots[:, turn], tops[:, turn], lefts[:, turn]))
+        return state
+
+    def _attempt(self, grid: Grid, state: "_State", draw: tuple[Any, Any, Any, Any]) -> "_State":
+        bits, wanted, failures = state
+        area_word, aspect_root, top_word, left_word = draw
         limit = wanted if self.max_block is None else wanted.clip(max=self.max_block)
         height, width = sides(grid, uniform_area(grid, self.min_block, limit, area_word), aspect_root)
         fits = ((height < grid.rows) | (grid.rows == 1)) & ((width < grid.cols) | (grid.cols == 1))
         top, left = offset(top_word, grid.rows - height), offset(left_word, grid.cols - width)
-        block = rectangle(grid, top, left, height, width)
-        new = block & ~mask
-        added = new.reshape(-1, grid.num).sum(-1)
+        new = block_bits(grid, top, left, height, width) & ~bits
+        added = num_bits(new)
         placed = fits & (added > 0) & (added <= limit) & (failures < _FAILURES)
-        mask = mask | (new & placed[:, None, None])
-        return mask, wanted - added * placed, (failures + 1) * ~placed
+        return bits | new * placed[:, None, None], wanted - added * placed, (failures + 1) * ~placed
+
+
+_State = tuple[Any, Any, Any]
+"""What is painted, as bits [b, rows, c]; tokens still wanted [b]; failures in a row [b]."""

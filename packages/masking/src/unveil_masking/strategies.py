@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from math import gcd
 from typing import Any
 
-from unveil_masking._arrays import arange
+import numpy as np
+
+from unveil_masking._arrays import arange, library
 from unveil_masking._base import Share, Strategy, check_share
 from unveil_masking._noise import noise_range
 from unveil_masking._ranking import hidden_units
@@ -20,6 +22,9 @@ from unveil_masking.errors import UnitError
 from unveil_masking.grid import Grid
 
 __all__ = ["RandomMask", "UnitMask"]
+
+_EQUAL_BYTES = {2: np.uint16(0x0101), 4: np.uint32(0x01010101), 8: np.uint64(0x0101010101010101)}
+"""Factors that copy the byte 1 of a number of 2, 4 or 8 bytes to all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,8 @@ class UnitMask(Strategy):
         units = self._units(grid)
         hidden = num_hidden(units.num, self.ratio, self.rounding)
         unit_mask: Any = hidden_units(units.num, hidden, sample_ids, seed, epoch)
+        if library(unit_mask) is np:
+            return _spread(unit_mask.reshape(len(unit_mask), units.frames * units.rows, units.cols), self.unit)
         token = arange(grid.num, unit_mask)
         row, col = token // grid.cols, token % grid.cols  # rows run on through the slots of a clip
         return unit_mask[:, row // self.unit * units.cols + col // self.unit]
@@ -119,3 +126,18 @@ class UnitMask(Strategy):
                 f"Units allowed on this grid: {allowed}. Change the unit or the image size."
             )
         return Grid(grid.rows // self.unit, grid.cols // self.unit, grid.frames)
+
+
+def _spread(units: np.ndarray, side: int) -> np.ndarray:
+    """Bool [b, rows · side · cols · side] of a bool mask of units [b, rows, cols]: every unit as side × side tokens.
+
+    Copies whole rows, and makes those of equal bytes, two, four or eight at a time: several times as fast as an index.
+    """
+    batch, rows, cols = units.shape
+    if side in _EQUAL_BYTES:
+        numbers = units.view(np.uint8).astype(_EQUAL_BYTES[side].dtype)
+        wide = np.multiply(numbers, _EQUAL_BYTES[side], out=numbers).view(bool)
+    else:
+        wide = np.repeat(units, side, axis=2)
+    lines = wide.reshape(batch * rows * cols * side).view(f"V{cols * side}")
+    return np.repeat(lines, side).view(bool).reshape(batch, rows * side * cols * side)
