@@ -58,7 +58,8 @@ def _comparisons(chosen: argparse.Namespace, device: Device) -> Iterator[Compari
     if "linear" in chosen.only:
         yield from linear_rows(sizes)
     if "step" in chosen.only:
-        yield step_row(device, chosen.images or (2 if device.torch.type == "cpu" else 256), quick=chosen.quick)
+        images = chosen.images or (2 if device.torch.type == "cpu" else 256)
+        yield step_row(device, images, compiled=chosen.compile, quick=chosen.quick)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, default=None, help="images of the training step (2 on a CPU, else 256)")
     parser.add_argument("--simmim", type=Path, default=None, metavar="PATH", help="clone of SimMIM")
     parser.add_argument("--beit", type=Path, default=None, metavar="PATH", help="clone of unilm, which holds BEiT")
+    parser.add_argument("--compile", action="store_true", help="torch.compile mask and gather in the row of the step")
     parser.add_argument("--quick", action="store_true", help="small batches: shows that it runs, measures nothing")
     return parser
 

@@ -96,3 +96,16 @@ def test_the_photograph_is_attributed():
     index = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert "CC BY 2.0" in index
     assert "danielbuechele" in index
+
+
+@pytest.mark.data
+def test_real_pictures_of_any_shape_are_drawn(real_data, tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    pictures = sorted((real_data / "ade20k_real_sample" / "images").rglob("*.jpg"))[:3]
+    assert pictures, f"no pictures in {real_data}; name another pack in UNVEIL_DATA"
+    for path in pictures:
+        drawn = tmp_path / f"{path.stem}.png"
+        assert main(["show", "--image", str(path), "--grid", "12x16", "-o", str(drawn)]) == 0
+        with image.open(drawn) as figure:
+            assert min(figure.size) > 600
+        assert drawn.stat().st_size < 400_000

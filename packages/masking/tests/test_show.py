@@ -152,6 +152,20 @@ def test_the_picture_is_cut_to_the_shape_of_the_grid(picture):
     assert scores[5] == pytest.approx(tokens.std())
 
 
+def test_a_photograph_stands_upright(tmp_path):
+    """A camera that was turned says so in the file: 6 is a quarter turn clockwise."""
+    from unveil_masking.show.picture import read_picture
+
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[:, :20] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    seen = read_picture(tmp_path / "turned.png", Grid(2, 2), 20)
+    assert (seen[:18] == 255).all()
+    assert (seen[22:] == 0).all()
+
+
 def test_counts_are_numbers_or_ranges():
     assert counts_in_words(np.array([5, 5]), 10) == "hides 5 of 10 tokens (50.0%)"
     assert counts_in_words(np.array([4, 5]), 10) == "hides 4 to 5 of 10 tokens (40.0% to 50.0%)"
@@ -188,6 +202,7 @@ WRONG = [
     (["--strategy", "text_block", "--ratio", "0.3"], "ChoiceError: --ratio does not go with text_block"),
     (["--grid", "14"], "ChoiceError: --grid '14' is not ROWSxCOLS"),
     (["--grid", "0x4"], "GridError: Grid rows=0"),
+    (["--grid", "14x513"], "ChoiceError: --grid 14x513 is more than a figure can show"),
     (["--seed", "-1"], "KeyArrayError: seed=-1"),
     (["--strategy", "text_random", "--seed", "-1"], "KeyArrayError: seed=-1"),
     (["--image", "missing.png"], "PictureError: missing.png cannot be read"),

@@ -14,6 +14,7 @@ from unveil_masking.show.names import ALL, check_name, listing
 __all__ = ["main"]
 
 _PROGRAM = "python -m unveil_masking"
+_MOST_TOKENS = 512
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,13 +57,18 @@ def _grid(text: str) -> Grid:
     """The grid that "14x14" says.
 
     Raises:
-        ChoiceError: it says none.
-        GridError: a side of 0, or far too many tokens.
+        ChoiceError: it says none, or one that is too large for a figure.
+        GridError: a side of 0.
     """
-    sides = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text)
+    sides = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text)
     if sides is None:
         raise ChoiceError(f"--grid {text!r} is not ROWSxCOLS. Give the number of tokens along both sides, as in 14x14.")
-    return Grid(int(sides[1]), int(sides[2]))
+    rows, cols = int(sides[1]), int(sides[2])
+    if max(rows, cols) > _MOST_TOKENS:
+        raise ChoiceError(
+            f"--grid {text} is more than a figure can show. Give at most {_MOST_TOKENS} tokens along a side."
+        )
+    return Grid(rows, cols)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unveil_masking.grid import Grid
 from unveil_masking.resize import ResizeReduction
@@ -29,7 +29,7 @@ def read_picture(path: Path, grid: Grid, side: int) -> np.ndarray:
     """
     try:
         with Image.open(path) as picture:
-            upright = picture.convert("RGB")
+            upright = ImageOps.exif_transpose(picture).convert("RGB")
     except UnidentifiedImageError:
         raise PictureError(f"{path} is no picture that Pillow can read. Give a JPEG or PNG file.") from None
     except (OSError, ValueError, Image.DecompressionBombError) as error:
