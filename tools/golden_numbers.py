@@ -23,6 +23,7 @@ __all__ = [
     "noise",
     "output_difference",
     "output_numbers",
+    "pictures",
     "probed",
     "read_golden",
     "weight",
@@ -44,6 +45,14 @@ def noise(name: str, shape: Sequence[int]) -> Tensor:
     bits ^= bits >> np.uint64(31)
     numbers = ((bits >> np.uint64(41)).astype(np.float64) + 0.5) / 2**22 - 1
     return torch.from_numpy(numbers).reshape(tuple(shape))
+
+
+def pictures(shape: Sequence[int]) -> Tensor:
+    """Return float64 images [b, c, h, w] of slopes and noise, whose mean and variance depend on the place."""
+    _, channels, height, width = shape
+    row, col = torch.arange(height).double()[:, None] / height, torch.arange(width).double() / width
+    slope = torch.arange(1, channels + 1).double()[:, None, None]
+    return 2 * row**2 - slope * col * row + (0.2 + 0.5 * col) * noise("images", shape)
 
 
 def weight(name: str, shape: Sequence[int]) -> Tensor:

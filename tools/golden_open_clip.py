@@ -52,6 +52,7 @@ def record(clone: Path | None) -> Recording:
     model = recording.fill("patch_dropout", module.CLIP(**settings), settings)
     _record(recording, "patch_dropout", "patch_dropout", model, [4, 3, 32, 32], IDS, dropped=True)
     _record_resized(recording, module)
+    _record_loss(recording)
     settings = {"embed_dim": 512, "vision_cfg": BASE_VISION, "text_cfg": BASE_TEXT}
     model = recording.fill("base", module.CLIP(**settings), settings)
     _record(recording, "base", "base", model, [2, 3, 224, 224], BASE_IDS)
@@ -86,6 +87,30 @@ def _record(
     if dropped:
         given["keep"] = drawn.topk(8).indices.tolist()
     recording.case(name, model, run, given)
+
+
+class _Vectors(nn.Module):
+    """Six pairs of vectors and a temperature, to be filled like weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Parameter(torch.zeros(6, EMBED_DIM))
+        self.text = nn.Parameter(torch.zeros(6, EMBED_DIM))
+        self.logit_scale = nn.Parameter(torch.zeros(()))
+
+
+def _record_loss(recording: Recording) -> None:
+    clip_loss = importlib.import_module("open_clip.loss").ClipLoss()
+    vectors = _Vectors()
+    recording.fill("vectors", vectors, {})
+
+    def run(dtype: torch.dtype) -> Ran:
+        image, text = (nn.functional.normalize(part, dim=1) for part in (vectors.image, vectors.text))
+        loss = clip_loss(image, text, vectors.logit_scale.exp())
+        loss.backward()
+        return Ran(outputs={"image": image.to(dtype)}, losses={"loss": loss})
+
+    recording.case("loss_of_vectors", vectors, run, {"model": "vectors"})
 
 
 def _record_resized(recording: Recording, module: Any) -> None:

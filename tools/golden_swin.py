@@ -1,6 +1,7 @@
 """Swin Transformer V2 and SimMIM of their authors (MIT), run from a clone; nothing of them is copied here."""
 
 import importlib
+import math
 import sys
 import warnings
 from pathlib import Path
@@ -122,15 +123,17 @@ def _record_simmim(recording: Recording, module: ModuleType, name: str, settings
         model = module.SimMIM(config, encoder, 32, 3, 4)
     model = recording.fill(name, model, settings)
     height, width = settings["img_size"]
-    units = numbers.noise("units", (2, height // 4 // settings["unit"], width // 4 // settings["unit"])) > -0.2
-    mask = units.repeat_interleave(settings["unit"], 1).repeat_interleave(settings["unit"], 2).long()
+    rows, cols = height // 4 // settings["unit"], width // 4 // settings["unit"]
+    hidden = numbers.noise("units", (2, rows * cols)).argsort(1)[:, : math.ceil(0.6 * rows * cols)]
+    units = torch.zeros(2, rows * cols, dtype=torch.int64).scatter(1, hidden, 1).view(2, rows, cols)
+    mask = units.repeat_interleave(settings["unit"], 1).repeat_interleave(settings["unit"], 2)
 
     def run(dtype: torch.dtype) -> Ran:
-        images = numbers.noise("images", (2, 3, height, width)).to(dtype)
+        images = numbers.pictures((2, 3, height, width)).to(dtype)
         encoded = model.get_submodule("encoder")(images, mask)
         loss = model(images, mask)
         loss.backward()
         outputs = {"encoded": encoded, "target": module.norm_targets(images, window) if window else images}
         return Ran(outputs=outputs, losses={"loss": loss})
 
-    recording.case(name, model, run, {"images": [2, 3, height, width], "hidden_units": units.long().tolist()})
+    recording.case(name, model, run, {"images": [2, 3, height, width], "hidden_units": units.tolist()})
