@@ -5,8 +5,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.layers.pos_embed import resample_abs_pos_embed
 from unveil_backbones.errors import ConfigError
-from unveil_backbones.position import sin_cos_position
+from unveil_backbones.position import resampled_position, sin_cos_position
 
 
 def mae_reference(rows: int, cols: int, width: int) -> np.ndarray:
@@ -69,3 +70,50 @@ def test_positions_of_a_grid_differ(rows, cols):
 def test_width_has_to_hold_sines_and_cosines_of_both_axes():
     with pytest.raises(ConfigError, match=r"width 30; .* multiple of 4; choose 32"):
         on_base(2, 2, 30)
+
+
+def cubic_weights(before: int, after: int) -> np.ndarray:
+    """Cubic convolution (a = -1/2) between cell centres, stretched when it shrinks, cut and normalised at borders."""
+    step = before / after
+    stretch = max(step, 1.0)
+    centre, cell = (np.arange(after)[:, None] + 0.5) * step, np.arange(before)[None, :] + 0.5
+    distance = np.abs(cell - centre) / stretch
+    near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+    far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+    weights = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@given(base=st.tuples(st.integers(1, 9), st.integers(1, 9)), grid=st.tuples(st.integers(1, 12), st.integers(1, 12)))
+def test_a_learned_table_is_resampled_by_the_formula(base, grid):
+    table = torch.randn(base[0] * base[1], 6)
+    maps = table.double().numpy().reshape(*base, 6)
+    rows, cols = (cubic_weights(before, after) for before, after in zip(base, grid, strict=True))
+    expected = torch.from_numpy(np.einsum("ir,jc,rcd->ijd", rows, cols, maps).reshape(-1, 6)).float()
+    torch.testing.assert_close(resampled_position(table, base, grid), expected, atol=1e-5, rtol=0)
+
+
+@given(base=st.tuples(st.integers(1, 9), st.integers(1, 9)), grid=st.tuples(st.integers(1, 12), st.integers(1, 12)))
+def test_a_learned_table_is_resampled_as_timm_does(base, grid):
+    table = torch.randn(base[0] * base[1], 6)
+    prefixed = torch.cat([torch.zeros(2, 6), table])[None]
+    expected = resample_abs_pos_embed(prefixed, list(grid), list(base), num_prefix_tokens=2)[0, 2:]
+    torch.testing.assert_close(resampled_position(table, base, grid), expected, atol=1e-6, rtol=0)
+
+
+def test_a_learned_table_of_rows_and_columns_is_resampled_axis_by_axis():
+    """A plane stays a plane, and no axis is taken for the other."""
+    rows, cols = torch.meshgrid(torch.arange(4.0), torch.arange(10.0), indexing="ij")
+    table = torch.stack([rows, cols], dim=-1).reshape(40, 2)
+    resampled = resampled_position(table, (4, 10), (8, 10)).unflatten(0, (8, 10))
+    torch.testing.assert_close(resampled[..., 1], cols[:1].expand(8, 10), atol=1e-5, rtol=0)
+    # Twice the rows: centres at -0.25, 0.25, ... rows of the table; bicubic is exact away from the border.
+    torch.testing.assert_close(resampled[3:5, 0, 0], torch.tensor([1.25, 1.75]), atol=1e-5, rtol=0)
+
+
+def test_its_own_grid_gets_the_table_itself_and_a_foreign_count_is_refused():
+    table = torch.randn(12, 4)
+    assert resampled_position(table, (3, 4), (3, 4)) is table
+    assert resampled_position(table, (3, 4), (4, 3)).shape == (12, 4)
+    with pytest.raises(ConfigError, match="a table of 12 positions for a grid of 3 x 5; it needs 15"):
+        resampled_position(table, (3, 5), (3, 4))

@@ -70,3 +70,26 @@ def test_patches_that_fit_no_stride_are_refused():
     encoder = VitEncoder(VitConfig(image_size=(60, 60), patch_size=12, width=16, depth=1, num_heads=2))
     with pytest.raises(ConfigError, match=r"maps of strides \(12,\); a pyramid needs \(4, 8, 16, 32\)"):
         FeaturePyramid(encoder)
+
+
+def test_a_plain_encoder_of_stride_16_gets_vitdets_layers():
+    """arXiv 2203.16527, section 3: deconvolutions of stride 2 upwards, norm and GELU between two; pooling downwards.
+
+    The 1 x 1 and 3 x 3 convolutions that bring all maps to one width belong to the detector's neck.
+    """
+    pyramid = FeaturePyramid(vit(16)).eval()
+    images, functional = torch.randn(1, 3, 64, 96), torch.nn.functional
+    (native,) = pyramid.encoder.features(images)
+    state = pyramid.levels.state_dict()
+    up = functional.conv_transpose2d(native, state["0.0.weight"], state["0.0.bias"], stride=2)
+    normed = functional.layer_norm(up.permute(0, 2, 3, 1), (8,), state["0.1.weight"], state["0.1.bias"])
+    up = functional.gelu(normed.permute(0, 3, 1, 2))
+    expected = (
+        functional.conv_transpose2d(up, state["0.3.weight"], state["0.3.bias"], stride=2),
+        functional.conv_transpose2d(native, state["1.0.weight"], state["1.0.bias"], stride=2),
+        native,
+        functional.max_pool2d(native, 2),
+    )
+    assert {name.partition(".")[0] for name in state} == {"0", "1"}
+    for ours, wanted in zip(pyramid(images), expected, strict=True):
+        torch.testing.assert_close(ours, wanted, atol=1e-5, rtol=0)

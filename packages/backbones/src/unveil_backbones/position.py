@@ -65,7 +65,8 @@ def resampled_position(
         )
     if grid == base:
         return table
-    maps = table.float().unflatten(0, base).permute(2, 0, 1)[None]
+    # Channels last in memory: PyTorch's other kernel does not resample a map of one column (2.13, CPU).
+    maps = table.float().reshape(1, *base, -1).permute(0, 3, 1, 2)
     resampled = interpolate(maps, size=grid, mode="bicubic", antialias=True)
     return resampled[0].flatten(1).T.to(table.dtype)
 
