@@ -37,6 +37,7 @@ from unveil_backbones.errors import (
 )
 from unveil_backbones.manifest import MANIFEST_NAME, Manifest, checkpoint_sha256, read_manifest, resolve_checkpoint
 from unveil_backbones.pair import ImageTextPair
+from unveil_backbones.plausible import check_plausible
 from unveil_backbones.text import build_text
 from unveil_backbones.tokenizer_base import CaptionTokenizer
 from unveil_backbones.tokenizer_json import tokenizer_from_json
@@ -135,8 +136,9 @@ def load(path: str | Path) -> Checkpoint:
     for name, digest in manifest.files.items():
         if not name.startswith(f"{_TRAIN_STATE}/"):
             check_file(folder, name, digest)
-    encoder = _built_encoder(folder, manifest)
-    fill(encoder, _read_tensors(folder / _ENCODER), str(folder / _ENCODER))
+    tensors = _read_tensors(folder / _ENCODER)
+    encoder = _built_encoder(folder, manifest, tensors)
+    fill(encoder, tensors, str(folder / _ENCODER))
     return Checkpoint(
         manifest=manifest,
         encoder=encoder.eval(),
@@ -175,6 +177,7 @@ def restore_pair(checkpoint: Checkpoint) -> ImageTextPair:
     if spec is None or projection is None or projection.dim() != 2:
         raise _not_a_pair(checkpoint)
     try:
+        check_plausible(spec, _count(state), str(checkpoint.path / MANIFEST_NAME))
         text = build_text(spec)
     except UnknownModelError as error:
         raise UnknownArchitectureError(f"{checkpoint.path}: {error}") from error
@@ -226,13 +229,18 @@ def _check_described(encoder: Encoder, manifest: Manifest) -> None:
         )
 
 
-def _built_encoder(folder: Path, manifest: Manifest) -> Encoder:
+def _built_encoder(folder: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> Encoder:
     try:
+        check_plausible(manifest.encoder, _count(tensors), str(folder / MANIFEST_NAME))
         return build(manifest.encoder)
     except UnknownModelError as error:
         raise UnknownArchitectureError(f"{folder}: {error}") from error
     except (ConfigError, ImageSizeError) as error:
         raise ManifestError(f"{folder / MANIFEST_NAME}: {error}") from error
+
+
+def _count(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -268,12 +276,17 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     Raises:
         NonFiniteError: There are some; names the tensors.
     """
-    wrong = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    wrong = [name for name, value in tensors.items() if value.is_floating_point() and not _finite(value)]
     if wrong:
         raise NonFiniteError(
             f"{where}: NaN or infinite values in {_shortened(sorted(wrong))}; weights are finite; "
             "the run diverged or the file was damaged: use an earlier checkpoint"
         )
+
+
+def _finite(tensor: Tensor) -> bool:
+    # PyTorch cannot ask numbers of one byte.
+    return bool((tensor.float() if tensor.element_size() == 1 else tensor).isfinite().all())
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

@@ -8,6 +8,7 @@ into memory, so that a tensor that claims more numbers than its entry has cannot
 
 import argparse
 import struct
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,7 +100,9 @@ def _read_pickle(path: Path) -> object:
             "(CVE-2025-32434); upgrade to PyTorch 2.6, or convert a safetensors file"
         )
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            # What the reader cannot read it refuses; that it might is no news.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)  # noqa: TID251  the one reader
     except UnpicklingError as error:
         raise _unsafe(path, str(error)) from error
