@@ -78,6 +78,8 @@ def apply_overrides(config: Config, overrides: Mapping[str, Any], name: str) -> 
     for key, value in values.items():
         if not _fits(value, hints[key]):
             raise ConfigError(f"{name}: {key} is {value!r}; it has to be {_shown(hints[key])}; change its type")
+        if isinstance(value, int) and float in (hints[key], *get_args(hints[key])):
+            values[key] = float(value)  # as a specification read from JSON has it
     if isinstance(config, SwinConfig) and "pretrained_window_sizes" not in values:
         changed = replace(config, **values)
         windows = clamped_windows(changed.image_size, changed.patch_size, changed.window_sizes)
