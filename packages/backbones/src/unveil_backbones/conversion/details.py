@@ -73,6 +73,9 @@ class Details:
         ):
             if value is not None and value not in known:
                 raise ConvertError(f"{name} {value!r}; there are {', '.join(known)}; give one of them or leave it out")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
         if self.num_heads is not None and self.num_heads < 1:
             raise ConvertError(f"num_heads {self.num_heads}; there is at least one; give the real number")
         if self.window is not None and not 0 < self.window <= _LARGEST_WINDOW:
@@ -81,6 +84,17 @@ class Details:
             raise ConvertError(
                 f"image size {self.image_size}; sides are 1 to {_LARGEST_SIDE} pixels; give the real one"
             )
+
+        if not all(math.isfinite(value) for value in self.mean or ()):
+            raise ConvertError(f"mean {self.mean}; three finite numbers; give those of pixels in [0, 1]")
+        for name, values in (
+            ("std", self.std),
+            ("norm_epsilon", self.norm_epsilon),
+            ("crop_fraction", self.crop_fraction),
+        ):
+            numbers = values if isinstance(values, tuple) else () if values is None else (values,)
+            if not all(math.isfinite(value) and value > 0 for value in numbers):
+                raise ConvertError(f"{name} {values}; it is positive and finite; give the real one or leave it out")
 
     def preprocessing(self, standard: Preprocessing) -> Preprocessing:
         """Return the format's conventional preprocessing with the given values in their place."""
