@@ -22,7 +22,7 @@ from unveil_masking import (
 from unveil_masking._noise import noise_range
 
 # The first example of a test may pay for imports; time limits say nothing about correctness here.
-settings.register_profile("unveil", deadline=None, max_examples=60)
+settings.register_profile("unveil", deadline=None, max_examples=25)
 settings.load_profile("unveil")
 
 
@@ -101,4 +101,10 @@ CASES = [
 
 @pytest.fixture(params=CASES, ids=str, scope="session")
 def case(request) -> Case:
+    return request.param
+
+
+@pytest.fixture(params={type(case.strategy): case for case in reversed(CASES)}.values(), ids=str, scope="session")
+def case_of_a_kind(request) -> Case:
+    """The first case of each strategy."""
     return request.param

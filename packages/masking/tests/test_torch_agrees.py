@@ -1,7 +1,11 @@
 """torch gives the bits that NumPy gives; needs the extra `unveil-masking[torch]`."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pytest
+import unveil_masking
 from hypothesis import given
 from hypothesis import strategies as st
 from unveil_masking import (
@@ -9,6 +13,7 @@ from unveil_masking import (
     KeyArrayError,
     Partition,
     RandomMask,
+    Strategy,
     TokenShapeError,
     UnitMask,
     noise,
@@ -20,31 +25,92 @@ from unveil_masking import (
 torch = pytest.importorskip("torch")
 
 IDS = np.array([11, -5, 2**45 + 3, 0, 2**63 - 1], dtype=np.int64)
+MODULES_THAT_GO_TO_THE_HOST = ("_base", "_scores", "packing", "partition")
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def assert_same(part: Partition, reference: Partition) -> None:
-    for name in ("keep", "hidden", "restore", "mask"):
+    sides = ("keep", "hidden") if reference.equal_count is not None else ()
+    for name in (*sides, "order", "restore", "mask", "counts"):
         ours, theirs = getattr(part, name).cpu().numpy(), getattr(reference, name)
         assert ours.dtype == theirs.dtype, name
         np.testing.assert_array_equal(ours, theirs)
 
 
+def only_numpy(array: object) -> np.ndarray | None:
+    return array if isinstance(array, np.ndarray) else None
+
+
 @pytest.fixture(params=DEVICES)
-def device(request) -> str:
+def device(request, monkeypatch) -> str:
+    """Where torch computes by itself: on the CPU, this keeps eager tensors from being handed to NumPy."""
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+    for module in MODULES_THAT_GO_TO_THE_HOST:
+        monkeypatch.setattr(f"unveil_masking.{module}.on_host", only_numpy)
     return request.param
 
 
-def test_masks_are_bit_identical_on(device):
-    grid, epochs = Grid(14, 14), np.arange(5)
-    ids, epochs_there = torch.tensor(IDS, device=device), torch.tensor(epochs, device=device)
-    for strategy in (RandomMask(0.75), UnitMask(2, 0.6), RandomMask(0)):
-        for seed in (0, 1, 2**64 - 1):
-            part = strategy.sample(grid, ids, seed=seed, epoch=epochs_there)
-            assert part.keep.device.type == device
-            assert_same(part, strategy.sample(grid, IDS, seed=seed, epoch=epochs))
+def test_no_module_goes_to_the_host_unnoticed():
+    sources = Path(unveil_masking.__file__).parent.rglob("*.py")
+    found = {path.stem for path in sources if "on_host(" in path.read_text()} - {"_arrays"}
+    assert found == set(MODULES_THAT_GO_TO_THE_HOST)
+
+
+def check_same_bits(strategy: Strategy, grid: Grid, device: str, seed: int) -> None:
+    """A strategy on torch against NumPy: with one epoch, and with one for each sample."""
+    ids, epochs = torch.tensor(IDS, device=device), np.arange(5) * 2**29
+    for here, there in ((2, 2), (epochs, torch.tensor(epochs, device=device))):
+        ours = strategy.sample(grid, ids, seed=seed, epoch=there)
+        theirs = strategy.sample(grid, IDS, seed=seed, epoch=here)
+        assert ours.mask.device.type == device
+        assert ours.equal_count == theirs.equal_count
+        assert ours.most_kept == theirs.most_kept
+        assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("seed", [0, 2**64 - 1])
+def test_masks_are_bit_identical_on(case, device, seed):
+    check_same_bits(case.strategy, case.grid, device, seed)
+
+
+def test_eager_tensors_on_the_cpu_are_handed_to_numpy(case):
+    check_same_bits(case.strategy, case.grid, "cpu", 1)
+
+
+@dataclass(frozen=True)
+class Broken(RandomMask):
+    """A mask that differs between libraries by one token of one sample."""
+
+    def _draw(self, grid, sample_ids, seed, epoch):
+        mask = RandomMask(self.ratio)._draw(grid, sample_ids, seed, epoch)
+        if not isinstance(mask, np.ndarray):
+            mask[0, 0] ^= True
+        return mask
+
+
+def test_the_check_of_bits_can_fail(device):
+    with pytest.raises(AssertionError):
+        check_same_bits(Broken(0.5), Grid(2, 2), device, 0)
+
+
+INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_keys_of_every_integer_dtype_give_the_same_masks(case, dtype):
+    small = np.array([0, 1, 7, 99, 127])
+    expected = case.strategy.sample(case.grid, small, seed=4, epoch=small)
+    for keys in (small.astype(dtype), torch.tensor(small).to(getattr(torch, dtype))):
+        part = case.strategy.sample(case.grid, keys, seed=4, epoch=keys)
+        np.testing.assert_array_equal(np.asarray(part.mask), expected.mask)
+
+
+def test_unsigned_keys_above_two_to_the_63_wrap_around_alike():
+    large = np.array([2**64 - 1, 2**63], dtype=np.uint64)
+    expected = noise(0, 0, np.array([-1, -(2**63)]), np.arange(3))
+    np.testing.assert_array_equal(noise(0, 0, large, np.arange(3)), expected)
+    np.testing.assert_array_equal(noise(0, 0, torch.from_numpy(large), torch.arange(3)).numpy(), expected)
 
 
 @given(

@@ -41,6 +41,9 @@ class Strategy(ABC):
     def sample(self, grid: Grid, sample_ids: Array, *, seed: int, epoch: int | Array = 0) -> Partition[Array]:
         """The partition of each sample, a pure function of (seed, epoch, sample id).
 
+        On torch nothing waits for the device, and the call can be traced by `torch.compile(fullgraph=True)`. Strategy
+        and grid are constants to the compiler: if one compiled function meets several, compile it with `dynamic=False`.
+
         Args:
             grid: the token grid.
             sample_ids: int64 [b], NumPy or torch; the result has its library and device.

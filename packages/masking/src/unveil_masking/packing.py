@@ -58,7 +58,9 @@ def pack(tokens: Array, partition: Partition[Array], *, capacity: int | None = N
     if capacity is None:
         return Packed(_rows(flat, index), _offsets(partition), most)
     if batch == 0:
-        return Packed(flat.sum(0) + flat[:0].sum() * index[:, None], _offsets(partition), most)
+        shape = (capacity, width)
+        nothing: Any = np.zeros(shape, dtype=flat.dtype) if library(flat) is np else flat.new_zeros(shape)
+        return Packed(nothing, _offsets(partition), most)
     xp: Any = library(flat)
     filled = index < len(flat)
     rows = _rows(flat, xp.where(filled, index, 0))
@@ -93,8 +95,8 @@ def unpack(packed: Array, partition: Partition[Array], fill: Array | float) -> A
         raise TokenShapeError(f"packed has {len(rows)} rows but the partition keeps {kept} tokens. Give all of them.")
     shape = (*mask.shape, rows.shape[1])
     filler = filling(fill, rows, shape)
-    if len(rows) == 0:
-        return filler + rows.sum(0)
+    if len(rows) == 0:  # then nothing is kept
+        return xp.where(mask[..., None], filler, filler)
     place = (~mask).reshape(-1).cumsum(0) - 1
     whole = _rows(rows, place.clip(min=0)).reshape(shape)
     return xp.where(mask[..., None], filler, whole)

@@ -1,0 +1,110 @@
+"""Masks inside graphs: `torch.compile(fullgraph=True)`, CUDA graphs, and no wait of the host for the device."""
+
+import numpy as np
+import pytest
+from unveil_masking import BlockMask, Grid, RandomMask, pack, restore, take, unpack
+
+torch = pytest.importorskip("torch")
+
+IDS = torch.arange(6) * 3**30 - 7
+
+
+def whole_way(strategy, grid, tokens, sample_ids, epochs):
+    """Everything a training step does with a mask, and the mask."""
+    part = strategy.sample(grid, sample_ids, seed=2**63 + 5, epoch=epochs)
+    packed = pack(tokens, part, capacity=part.mask.shape[0] * part.most_kept)
+    unpacked = unpack(packed.tokens * 2, part, tokens[0, 0])
+    if part.equal_count is None:
+        return part.mask, part.order, packed.cu_seqlens, unpacked
+    return part.mask, part.keep, part.hidden, restore(take(tokens, part), part, tokens[0, 0]), unpacked
+
+
+def inputs(grid, device="cpu"):
+    tokens = torch.rand(len(IDS), grid.num, 3, generator=torch.Generator().manual_seed(0))
+    return tokens.to(device), IDS.to(device), (torch.arange(len(IDS)) * 5).to(device)
+
+
+def check_compiled(strategy, grid, backend) -> None:
+    torch.compiler.reset()
+
+    def step(tokens, sample_ids, epochs):
+        return whole_way(strategy, grid, tokens, sample_ids, epochs)
+
+    compiled = torch.compile(step, fullgraph=True, backend=backend)
+    for ours, theirs in zip(compiled(*inputs(grid)), step(*inputs(grid)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_mask_compiles_into_one_graph():
+    check_compiled(RandomMask(0.75), Grid(5, 4), "eager")
+
+
+@pytest.mark.slow
+def test_every_strategy_compiles_into_one_graph(case_of_a_kind):
+    check_compiled(case_of_a_kind.strategy, case_of_a_kind.grid, "aot_eager")
+
+
+@pytest.mark.slow
+def test_every_strategy_compiles_with_inductor(case_of_a_kind):
+    if isinstance(case_of_a_kind.strategy, BlockMask):
+        pytest.skip("its 64 attempts take many minutes to compile: capture it in a CUDA graph instead")
+    check_compiled(case_of_a_kind.strategy, case_of_a_kind.grid, "inductor")
+
+
+class Waiting(RandomMask):
+    """A mask that looks at its own noise, as one that waits for the device does."""
+
+    def _draw(self, grid, sample_ids, seed, epoch):
+        mask = RandomMask._draw(self, grid, sample_ids, seed, epoch)
+        return mask if bool(mask[0, 0]) else mask[:, :].clone()
+
+
+def test_the_check_of_graphs_can_fail():
+    with pytest.raises(torch._dynamo.exc.TorchDynamoException):
+        check_compiled(Waiting(0.5), Grid(3, 3), "eager")
+
+
+@pytest.fixture
+def no_waiting():
+    """Turns every wait of the host for the device into an error."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+def test_the_host_never_waits(case, request):
+    there = inputs(case.grid, "cuda")
+    request.getfixturevalue("no_waiting")
+    whole_way(case.strategy, case.grid, *there)
+
+
+@pytest.mark.gpu
+def test_the_check_of_waiting_can_fail(request):
+    there = inputs(Grid(3, 3), "cuda")
+    request.getfixturevalue("no_waiting")
+    with pytest.raises(RuntimeError, match="synchroniz"):
+        whole_way(Waiting(0.5), Grid(3, 3), *there)
+
+
+@pytest.mark.gpu
+def test_masks_are_captured_in_a_cuda_graph(case):
+    """A captured step, replayed on other ids and epochs, gives NumPy's masks of those."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    tokens, ids, epochs = inputs(case.grid, "cuda")
+    for _ in range(2):  # allocate and load what the first calls need
+        whole_way(case.strategy, case.grid, tokens, ids, epochs)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = whole_way(case.strategy, case.grid, tokens, ids, epochs)
+    ids.add_(17)
+    epochs.add_(3)
+    graph.replay()
+    expected = whole_way(case.strategy, case.grid, *(array.cpu() for array in (tokens, ids, epochs)))
+    for ours, theirs in zip(outputs, expected, strict=True):
+        np.testing.assert_array_equal(ours.cpu().numpy(), theirs.numpy())
