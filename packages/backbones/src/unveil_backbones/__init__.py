@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     )
     from unveil_backbones.pair import ImageTextPair
     from unveil_backbones.pyramid import FeaturePyramid
+    from unveil_backbones.schema import manifest_schema
     from unveil_backbones.swin import SwinConfig, SwinEncoder
     from unveil_backbones.text import TextConfig, TextTower, build_text, create_text
     from unveil_backbones.timm_encoder import TimmConfig, TimmEncoder
@@ -115,6 +116,7 @@ __all__ = [
     "load",
     "load_foreign",
     "load_pair",
+    "manifest_schema",
     "names",
     "read_manifest",
     "rebuild",
@@ -166,6 +168,7 @@ _MODULES = MappingProxyType(
         ),
         "pair": ("ImageTextPair",),
         "pyramid": ("FeaturePyramid",),
+        "schema": ("manifest_schema",),
         "swin": ("SwinConfig", "SwinEncoder"),
         "text": ("TextConfig", "TextTower", "build_text", "create_text"),
         "timm_encoder": ("TimmConfig", "TimmEncoder"),

@@ -1,4 +1,4 @@
-"""``python -m unveil_backbones``: inspect, convert and verify checkpoints.
+"""``python -m unveil_backbones``: inspect, convert and verify checkpoints, and print the schema of manifests.
 
 Results go to stdout, errors to stderr in one line. Exit codes: 0 done, 1 the checkpoint is not good (``verify``),
 2 bad input, 130 interrupted.
@@ -81,7 +81,14 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"inspect": _inspect, "convert": _convert, "verify": _verify}
+def _schema(options: argparse.Namespace) -> int:
+    from unveil_backbones.schema import SCHEMA_FILE
+
+    print(SCHEMA_FILE.read_text(encoding="utf-8"), end="")
+    return 0
+
+
+_COMMANDS = {"inspect": _inspect, "convert": _convert, "verify": _verify, "schema": _schema}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--from", dest="source_format", choices=_FOREIGN, help="format of SRC (found out by default)")
     convert.add_argument("--to", choices=_TARGETS, default="unveil", help="format of OUT (default: unveil)")
     _add_details(convert)
+    what = "print the JSON schema of manifest.json"
+    commands.add_parser("schema", help=what, description=what)
     return parser
 
 
