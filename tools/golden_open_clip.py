@@ -16,6 +16,9 @@ __all__ = ["record"]
 EMBED_DIM = 20
 VISION: dict[str, Any] = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 3, "head_width": 8}
 TEXT: dict[str, Any] = {"context_length": 10, "vocab_size": 50, "width": 24, "heads": 3, "layers": 2}
+# CLIP's own vocabulary and heads of 64, which are what files without configuration are taken to have.
+SMALL_VISION: dict[str, Any] = {"image_size": 32, "patch_size": 8, "width": 128, "layers": 2, "head_width": 64}
+SMALL_TEXT: dict[str, Any] = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}
 BASE_VISION: dict[str, Any] = {"image_size": 224, "patch_size": 32, "width": 768, "layers": 12, "head_width": 64}
 BASE_TEXT: dict[str, Any] = {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12}
 
@@ -53,6 +56,9 @@ def record(clone: Path | None) -> Recording:
     _record(recording, "patch_dropout", "patch_dropout", model, [4, 3, 32, 32], IDS, dropped=True)
     _record_resized(recording, module)
     _record_loss(recording)
+    settings = {"embed_dim": EMBED_DIM, "vision_cfg": SMALL_VISION, "text_cfg": SMALL_TEXT}
+    model = recording.fill("small", module.CLIP(**settings), settings)
+    _record(recording, "small", "small", model, [2, 3, 32, 32], BASE_IDS)
     settings = {"embed_dim": 512, "vision_cfg": BASE_VISION, "text_cfg": BASE_TEXT}
     model = recording.fill("base", module.CLIP(**settings), settings)
     _record(recording, "base", "base", model, [2, 3, 224, 224], BASE_IDS)

@@ -60,8 +60,12 @@ class Recording:
         shapes = {key: list(value.shape) for key, value in state.items() if key in trained}
         fixed = {key: _fixed(key, value) for key, value in state.items() if key not in trained}
         model.load_state_dict({**state, **numbers.weights(shapes)})
-        self._models[name] = {"settings": dict(settings), "shapes": shapes, "fixed": fixed}
+        self.note(name, settings, shapes, fixed)
         return model.eval()
+
+    def note(self, name: str, settings: Mapping[str, Any], shapes: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+        """Note the tensors of a model that was filled in another way."""
+        self._models[name] = {"settings": dict(settings), "shapes": shapes, "fixed": fixed}
 
     def case(self, name: str, model: nn.Module, run: Callable[[torch.dtype], Ran], given: Mapping[str, Any]) -> None:
         """Run a case in float64 and note its numbers, then in float32 and note how far it is from them.

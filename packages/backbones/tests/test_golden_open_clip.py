@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from unveil_backbones import ImageTextPair, TextConfig, TextTower, VitConfig, VitEncoder
 
-WHOLE = ["gelu", "quick_gelu", "patch_dropout", pytest.param("base", marks=pytest.mark.slow)]
+WHOLE = ["gelu", "quick_gelu", "patch_dropout", "small", pytest.param("base", marks=pytest.mark.slow)]
 RESIZED = ["resized_48x48", "resized_24x56"]
 RENAMED = {
     "norm1": "ln_1",
