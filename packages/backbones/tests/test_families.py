@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 from torch.distributed.fsdp import fully_shard
-from unveil_backbones import Encoder, FeaturePyramid, create, names, rebuild
+from unveil_backbones import Encoder, FeaturePyramid, ImageTextPair, create, create_text, names, rebuild
+from unveil_backbones.errors import TokenCountError
 
 FAMILIES = ("vit_tiny", "swinv2_tiny", "hiera_tiny", "timm:test_vit2", "timm:vit_tiny_patch16_dinov3_qkvb")
 # Millions of parameters without decoder and head (arXiv 2206.04664, released models).
@@ -160,3 +161,59 @@ def test_named_intermediates_are_the_blocks_and_what_is_inside(name):
     found = encoder.intermediates(images, [*wanted, inner])
     assert list(found) == [*wanted, inner]
     assert all(value.isfinite().all() for value in found.values())
+
+
+def units_of(encoder: Encoder, grid: tuple[int, int], kept: list[list[int]]) -> torch.Tensor:
+    """Raster indices of the kept mask units, which are single tokens for most encoders."""
+    side = encoder.mask_unit
+    token = torch.arange(grid[0] * grid[1])
+    unit = token // grid[1] // side * (grid[1] // side) + token % grid[1] // side
+    return torch.stack([token[torch.isin(unit, torch.tensor(sample))] for sample in kept])
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if not name.startswith("swinv2")])
+def test_pairs_encode_what_was_kept(name):
+    encoder = small(name).eval()
+    pair = ImageTextPair(encoder, create_text("text_tiny", 60, 6), embed_dim=16).eval()
+    images, grid = torch.randn(2, 3, 64, 64), encoder.grid(64, 64)
+    keep = units_of(encoder, grid, [[0, 3], [1, 2]])
+    vectors = pair.encode_image_tokens(encoder.embed(images, keep), grid, keep)
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
+    one = pair.encode_image_tokens(encoder.embed(images[1:], keep[1:]), grid, keep[1:])
+    torch.testing.assert_close(vectors[1:], one, atol=1e-5, rtol=0)
+    everything = torch.arange(grid[0] * grid[1]).expand(2, -1)
+    whole = pair.encode_image_tokens(encoder.embed(images, everything), grid, everything)
+    torch.testing.assert_close(whole, pair.encode_image(images), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_keep_has_an_entry_for_each_token(name):
+    encoder = small(name)
+    grid = encoder.grid(64, 64)
+    tokens = torch.zeros(1, grid[0] * grid[1], encoder.embed_width)
+    with pytest.raises(TokenCountError, match="`keep`"):
+        encoder.encode(tokens, grid, torch.zeros(1, 3, dtype=torch.int64))
+    with pytest.raises(TokenCountError, match=rf"{name.rpartition(':')[2]}.* tokens"):
+        encoder.encode(torch.cat([tokens, tokens], dim=1), grid)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_gpu_computes_the_same_as_a_cpu(name):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    encoder = small(name).eval()
+    images, grid = torch.randn(2, 3, 64, 64), encoder.grid(64, 64)
+    keep = units_of(encoder, grid, [[0, 3], [1, 2]]) if encoder.accepts_subset else None
+    expected = encoder.encode_pooled(encoder.embed(images, keep), grid, keep)
+    expected.square().sum().backward()
+    gradients = {key: value.grad for key, value in encoder.named_parameters()}
+    encoder.zero_grad(set_to_none=True)
+    there = encoder.cuda()
+    moved = None if keep is None else keep.cuda()
+    found = there.encode_pooled(there.embed(images.cuda(), moved), grid, moved)
+    found.square().sum().backward()
+    torch.testing.assert_close(found.cpu(), expected, atol=1e-4, rtol=0)
+    for key, value in there.named_parameters():
+        if value.grad is not None:
+            torch.testing.assert_close(value.grad.cpu(), gradients[key], atol=1e-3, rtol=1e-3, msg=key)

@@ -1,5 +1,7 @@
 """Hiera equals timm's, whole and masked, at any size; hidden units leave no trace."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -105,6 +107,24 @@ def test_masked_forward_and_backward_equal_timm(config):
     for parameter in (*encoder.head.parameters(), *twin.head.parameters()):
         parameter.grad = torch.zeros_like(parameter)
     assert_equal_gradients(encoder, twin)
+
+
+@pytest.mark.slow
+def test_masked_encoding_is_one_graph_for_the_compiler():
+    """In a process of its own: the run-time checks of these tests are not made for the compiler."""
+    code = """
+import torch
+from unveil_backbones import create
+encoder = create("hiera_tiny").eval()
+run = lambda images, keep: encoder.encode_pooled(encoder.embed(images, keep), (16, 16), keep)
+compiled = torch.compile(run, backend="eager", fullgraph=True)
+images = torch.randn(1, 3, 64, 64)
+token = torch.arange(256)
+for unit in (0, 3):
+    keep = token[(token // 16 // 8 * 2 + token % 16 // 8) == unit][None]
+    torch.testing.assert_close(compiled(images, keep), run(images, keep))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @settings(max_examples=10, deadline=None)

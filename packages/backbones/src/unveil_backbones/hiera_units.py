@@ -69,7 +69,9 @@ def kept_mask(keep: Int64[Tensor, "b k"], grid: tuple[int, int]) -> Bool[Tensor,
 
 
 def check_units(keep: Int64[Tensor, "b k"], grid: tuple[int, int]) -> None:
-    """Refuse tokens that are not whole units. On a GPU this waits for ``keep``; a compiler cannot look and does not.
+    """Refuse tokens that are not whole units; where the values are not known (compiler, no data) nothing is refused.
+
+    On a GPU the host does not wait for ``keep``: there the refusal is a device-side assertion with the same sentence.
 
     Raises:
         KeepError: A unit is incomplete, or a token is named twice.
@@ -80,8 +82,12 @@ def check_units(keep: Int64[Tensor, "b k"], grid: tuple[int, int]) -> None:
     counts = counts.scatter_add(1, keep, torch.ones_like(keep))
     units = counts.unflatten(1, (grid[0] // MASK_UNIT, MASK_UNIT, grid[1] // MASK_UNIT, MASK_UNIT))
     fewest, most = units.amin(dim=(2, 4)), units.amax(dim=(2, 4))
-    if ((fewest != most) | (most > 1)).any():
-        raise KeepError(
-            f"`keep` names {keep.shape[1]} tokens that are not whole mask units; units are squares of {MASK_UNIT} x "
-            f"{MASK_UNIT} tokens, each token once; mask by units of {MASK_UNIT} tokens (`encoder.mask_unit`)"
-        )
+    whole = ((fewest == most) & (most <= 1)).all()
+    message = (
+        f"`keep` names {keep.shape[1]} tokens that are not whole mask units; units are squares of {MASK_UNIT} x "
+        f"{MASK_UNIT} tokens, each token once; mask by units of {MASK_UNIT} tokens (`encoder.mask_unit`)"
+    )
+    if keep.device.type != "cpu":
+        torch.ops.aten._assert_async.msg(whole, message)
+    elif not whole:
+        raise KeepError(message)
