@@ -187,6 +187,45 @@ def test_a_norm_after_pooling_is_refused_with_its_reason(tmp_path):
         convert(tmp_path / "vit.pth", tmp_path / "out", image_size=(32, 48))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("vit_medium_patch16_rope_reg1_gap_256", marks=pytest.mark.slow), "deit_tiny_distilled_patch16_224"],
+)
+def test_models_beyond_the_plain_one_become_encoders_on_timms_modules(tmp_path, name):
+    torch.manual_seed(0)
+    peer = timm.create_model(name, num_classes=3).eval()
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    save_file(peer.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"architecture": name, "num_classes": 3}))
+    done = convert(folder, tmp_path / "ours")
+    assert done.coverage.num_dropped in (2, 4)
+    ours = load(tmp_path / "ours")
+    assert ours.manifest.encoder.name == f"timm:{name}"
+    images = torch.randn(1, 3, *peer.patch_embed.img_size)
+    with torch.no_grad():
+        grid = ours.encoder.grid(*images.shape[2:])
+        tokens = ours.encoder.encode(ours.encoder.embed(images), grid)
+        torch.testing.assert_close(tokens, peer.forward_features(images), atol=1e-5, rtol=0)
+    convert(tmp_path / "ours", tmp_path / "theirs", to="timm")
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'theirs'}", pretrained=True, num_classes=0).eval()
+    state = ours.encoder.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in loaded.state_dict().items())
+
+
+def test_a_name_of_timm_can_be_given_and_has_to_be_one(tmp_path):
+    peer = shaken(timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=(32, 48)))
+    torch.save(peer.state_dict(), tmp_path / "vit.pth")
+    convert(tmp_path / "vit.pth", tmp_path / "out", arch="timm:vit_tiny_patch16_224", image_size=(32, 48))
+    encoder = load(tmp_path / "out").encoder
+    assert encoder.spec.name == "timm:vit_tiny_patch16_224"
+    images = torch.randn(1, 3, 32, 48)
+    expected = peer.forward_head(peer.forward_features(images), pre_logits=True)
+    torch.testing.assert_close(encoder(images), expected, atol=1e-5, rtol=0)
+    with pytest.raises(ConvertError, match="timm has no model 'vit_tinny_patch16_224'; near it are"):
+        convert(tmp_path / "vit.pth", tmp_path / "wrong", arch="timm:vit_tinny_patch16_224")
+
+
 def test_a_preset_is_recognised_and_checked(tmp_path, checkpoint, manifest_for):
     encoder = encoder_of(replace(PLAIN, width=128, image_size=(64, 64), depth=4))
     path = checkpoint(encoder)

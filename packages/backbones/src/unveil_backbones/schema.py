@@ -1,7 +1,7 @@
 """The JSON schema of ``manifest.json``, made from the dataclasses that read and write it (standard library only).
 
 ``manifest.schema.json`` beside this module is its text, published for readers that are not Python; a test holds both
-equal. JSON schema cannot say everything: ``read_manifest`` also refuses doubled keys and names that leave the directory.
+equal. A schema cannot say everything: ``read_manifest`` also refuses doubled keys and links that leave the directory.
 """
 
 import ast

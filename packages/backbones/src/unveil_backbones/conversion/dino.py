@@ -1,13 +1,13 @@
 """DINOv2's and DINOv3's backbones under their authors' names.
 
 DINOv2 is a Vision Transformer with layer scale, a learned position for the class token, and perhaps registers. Training
-programs number blocks within chunks (``blocks.0.5.``). DINOv3 turns queries and keys by rotary positions, which no
-Vision Transformer here does; it is refused, with the way through timm.
+programs number blocks within chunks (``blocks.0.5.``). DINOv3 has its own module, ``dinov3``.
 """
 
 import re
 from dataclasses import replace
 
+from unveil_backbones.conversion import dinov3
 from unveil_backbones.conversion.configs import Configs
 from unveil_backbones.conversion.details import Details, Found, infer_vit, make_encoder, vit_positions
 from unveil_backbones.conversion.ledger import Ledger, Link, same
@@ -20,13 +20,15 @@ _REGISTERS = "register_tokens"
 
 
 def read(ledger: Ledger, details: Details, configs: Configs) -> Found:
-    """Read a backbone of DINOv2; there are no configuration files of this format.
+    """Read a backbone of DINOv2 or DINOv3; there are no configuration files of this format.
 
     Raises:
         ConvertError: A detail has to be given.
-        NotExpressibleError: It is DINOv3 (rotary positions), or has gated MLPs.
+        NotExpressibleError: It is DINOv2 with gated MLPs, or a DINOv3 that timm has not.
     """
     prefix = ledger.prefix("patch_embed.proj.weight")
+    if dinov3.is_dinov3(ledger, prefix):
+        return dinov3.read(ledger, prefix, details)
     _refuse(ledger, prefix)
     blocks = _blocks(ledger, prefix)
     first, table = blocks[0] if blocks else f"{prefix}blocks.0.", f"{prefix}pos_embed"
@@ -61,11 +63,6 @@ def read(ledger: Ledger, details: Details, configs: Configs) -> Found:
 
 
 def _refuse(ledger: Ledger, prefix: str) -> None:
-    if any(".rope_embed." in f".{name}" for name in ledger.tensors) or f"{prefix}storage_tokens" in ledger:
-        raise NotExpressibleError(
-            f"{ledger.where} is DINOv3: it turns queries and keys by rotary positions, which this package's ViT does "
-            "not; use the same model of timm, for example `timm:vit_base_patch16_dinov3`"
-        )
     if any(".mlp.w12." in name for name in ledger.tensors):
         raise NotExpressibleError(
             f"{ledger.where} has gated MLPs (DINOv2 giant), which this package's ViT has not; use the same model of "

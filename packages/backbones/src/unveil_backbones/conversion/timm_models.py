@@ -14,11 +14,14 @@ from unveil_backbones.conversion.configs import Configs, timm_details
 from unveil_backbones.conversion.details import Details, Found, Written, infer_vit, make_encoder, vit_positions
 from unveil_backbones.conversion.ledger import Ledger, same, spread
 from unveil_backbones.conversion.simmim import infer_swin, swin_links
+from unveil_backbones.conversion.timm_adapter import needs_adapter, read_adapted, write_adapted
 from unveil_backbones.errors import NotExpressibleError
 from unveil_backbones.pair import ImageTextPair
 from unveil_backbones.position import sin_cos_position
 from unveil_backbones.specs import Preprocessing
 from unveil_backbones.swin import SwinConfig
+from unveil_backbones.timm_config import TIMM_PREFIX
+from unveil_backbones.timm_encoder import TimmEncoder
 from unveil_backbones.vit import VitConfig
 
 __all__ = ["position_table", "read", "refuse_norm_after_pooling", "write"]
@@ -35,6 +38,10 @@ def read(ledger: Ledger, details: Details, configs: Configs) -> Found:
     """
     prefix = ledger.prefix("patch_embed.proj.weight")
     known = details.completed(timm_details(configs))
+    named = _named_model(details, configs)
+    if named is not None and (details.arch is not None or needs_adapter(ledger, prefix)):
+        # Pooling is what timm's name stands for unless the caller says otherwise.
+        return read_adapted(ledger, prefix, named, replace(known, pooling=details.pooling))
     ledger.drop([prefix + name for name in _HEAD], "the classifier")
     if any(name.startswith(f"{prefix}layers.") for name in ledger.tensors):
         return _read_swin(ledger, prefix, known)
@@ -62,6 +69,8 @@ def write(model: Encoder | ImageTextPair, preprocessing: Preprocessing) -> Writt
         NotExpressibleError: timm has no such model.
     """
     encoder = model.encoder if isinstance(model, ImageTextPair) else model
+    if isinstance(encoder, TimmEncoder):
+        return write_adapted(encoder, preprocessing)
     config = encoder.config
     pretrained: dict[str, JSON] = {
         "input_size": [3, *config.image_size],
@@ -97,6 +106,14 @@ def write(model: Encoder | ImageTextPair, preprocessing: Preprocessing) -> Writt
     )
 
 
+def _named_model(details: Details, configs: Configs) -> str | None:
+    """Timm's name of the model, as the caller gave it or as its ``config.json`` does."""
+    if details.arch is not None:
+        return details.arch.removeprefix(TIMM_PREFIX) if details.arch.startswith(TIMM_PREFIX) else None
+    name = configs.get("config.json", {}).get("architecture")
+    return name if isinstance(name, str) else None
+
+
 def position_table(encoder: Encoder, config: VitConfig, *, class_row: bool) -> torch.Tensor:
     """Return positions as a table ``[1, n, d]``, with a row for the class token or without.
 
@@ -126,7 +143,8 @@ def refuse_norm_after_pooling(ledger: Ledger, prefix: str) -> None:
     if f"{prefix}fc_norm.weight" in ledger:
         raise NotExpressibleError(
             f"{ledger.where} norms after pooling (fc_norm); encoders here norm every token before, which gives other "
-            "results with the same weights; take the pre-training file, or one fine-tuned with the class token"
+            "results with the same weights; take the pre-training file, one fine-tuned with the class token, or, if "
+            "timm has the model under a name, give that (--arch timm:NAME)"
         )
 
 
