@@ -44,6 +44,11 @@ MASKED: dict[str, dict[str, Any]] = {
     "simmim_tiny_47": {**TINY, "img_size": [64, 64], "window_size": 4, "target_window": 47, "unit": 4},
     "simmim_192_47": {**NARROW, "img_size": [192, 192], "window_size": 12, "target_window": 47, "unit": 8},
 }
+# One window that covers a grid whose sides differ, and windows of pre-training that differ from it on each axis.
+WINDOWS: dict[str, dict[str, Any]] = {
+    "attention_8x16": {"grid": [8, 16], "pretrained": [4, 12]},
+    "attention_16x8": {"grid": [16, 8], "pretrained": [0, 0]},
+}
 
 
 def record(clone: Path) -> Recording:
@@ -62,6 +67,8 @@ def record(clone: Path) -> Recording:
     )
     for name, settings in ENCODERS.items():
         _record_encoder(recording, module, name, settings)
+    for name, settings in WINDOWS.items():
+        _record_attention(recording, module, name, settings)
     for name, settings in MASKED.items():
         _record_simmim(recording, module, name, settings)
     return recording
@@ -111,6 +118,26 @@ def _encoded(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     for handle in handles:
         handle.remove()
     return dict(sorted(found.items()))
+
+
+def _record_attention(recording: Recording, module: ModuleType, name: str, settings: dict[str, Any]) -> None:
+    """The attention of a window that is no square, which the reference's module can do and its encoder cannot."""
+    height, width = (4 * side for side in settings["grid"])
+    parts = importlib.import_module("reference_swin.swin_transformer_v2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        embed = parts.PatchEmbed((height, width), 4, 3, 16, nn.LayerNorm)
+        attention = parts.WindowAttention(16, settings["grid"], 2, pretrained_window_size=settings["pretrained"])
+    model = nn.ModuleDict({"patch_embed": embed, "attn": attention})
+    recording.fill(name, model, settings)
+
+    def run(dtype: torch.dtype) -> Ran:
+        images = numbers.noise("images", (2, 3, height, width)).to(dtype).requires_grad_()
+        outputs = {"attended": attention(embed(images))}
+        numbers.probed(outputs).backward()
+        return Ran(outputs=outputs, gradients={"images": cast(Tensor, images.grad)})
+
+    recording.case(name, model, run, {"images": [2, 3, height, width]})
 
 
 def _record_simmim(recording: Recording, module: ModuleType, name: str, settings: dict[str, Any]) -> None:

@@ -84,6 +84,42 @@ def test_they_are_with_every_optimisation_off(name):
     assert max(compare(name, torch.float64, encoder)) <= 1e-10
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", ["attention_8x16", "attention_16x8"])
+def test_attention_and_position_bias_of_a_window_that_is_no_square(name, dtype):
+    case = golden()["cases"][name]
+    grid, pretrained = tuple(case["settings"]["grid"]), tuple(case["settings"]["pretrained"])
+    # Windows are wanted larger than the grid, so that the first stage is one window of the grid's shape.
+    config = SwinConfig(
+        image_size=(4 * grid[0], 4 * grid[1]),
+        width=16,
+        depths=(1, 1, 1, 1),
+        num_heads=(2, 2, 2, 2),
+        window_sizes=(16,) * 4,
+        pretrained_window_sizes=(pretrained if any(pretrained) else grid,) * 4,
+    )
+    encoder = SwinEncoder(config).eval()
+    attention = {
+        name if name.startswith("patch_embed") else f"layers.0.blocks.0.{name}": value
+        for name, value in numbers.weights(case["shapes"]).items()
+    }
+    encoder.load_state_dict(encoder.state_dict() | attention)
+    encoder = encoder.to(dtype)
+    images = numbers.noise("images", case["given"]["images"]).to(dtype).requires_grad_()
+    attended = encoder.intermediates(images, ["layers.0.blocks.0.attn"])["layers.0.blocks.0.attn"]
+    numbers.probed({"attended": attended}).backward()
+    gradients = {
+        name.removeprefix("layers.0.blocks.0."): parameter.grad
+        for name, parameter in encoder.named_parameters()
+        if name in attention
+    }
+    forward = numbers.output_difference("attended", attended, case["outputs"]["attended"])
+    backward = numbers.gradient_difference(gradients | {"images": images.grad}, case["gradients"])
+    print(f"golden: swinv2 {name} {dtype} forward {forward:.1e} backward {backward:.1e}")
+    assert forward <= numbers.bound(case, "forward", dtype)
+    assert backward <= numbers.bound(case, "backward", dtype)
+
+
 @pytest.mark.parametrize("which", range(0, 80, 9))
 def test_a_small_change_of_any_weight_is_noticed(which):
     encoder = filled(golden()["cases"]["tiny_64"])
