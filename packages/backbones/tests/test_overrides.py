@@ -79,7 +79,7 @@ def test_none_is_the_presets_size_and_drop_path_and_a_value_elsewhere():
         (
             "timm:test_vit",
             {"model": "test_vit2"},
-            r"has no settings \['model'\]; it has image_size, pooling, drop_path",
+            r"has no settings \['model'\]; it has image_size, patch_size, pooling, drop_path",
         ),
         ("flip_b16", {"width": 3}, r"flip_b16 has no settings \['width'\]; it has image_size, drop_path, vocab_size"),
         ("vit_tiny", {"width": "wide"}, "width is 'wide'; it has to be int"),

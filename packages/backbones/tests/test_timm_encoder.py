@@ -136,7 +136,7 @@ def test_rotary_models_need_the_places_of_a_part():
 
 def test_the_preset_is_timms():
     config = create("timm:test_vit").config
-    assert config == TimmConfig(model="test_vit", image_size=(160, 160), pooling="cls", drop_path=0.0)
+    assert config == TimmConfig(model="test_vit", image_size=(160, 160), patch_size=16, pooling="cls")
     assert create("timm:vit_small_patch16_rope_mixed_224").config.pooling == "cls"
     assert create("timm:test_vit2").config.pooling == "mean"
     with torch.device("meta"):  # 384 pixels are 27.4 patches of 14, of which timm takes 27
@@ -147,7 +147,10 @@ def test_settings_and_rebuilding_change_what_they_say():
     encoder = create("timm:test_vit", image_size=(64, 96), drop_path=0.2, pooling="mean_all")
     assert encoder.spec.config["image_size"] == [64, 96]
     assert encoder.pooling == "mean_all"
-    again = rebuild(encoder, TimmConfig(model="test_vit", image_size=(64, 96), pooling="cls", drop_path=0.5))
+    assert create("timm:test_vit", image_size=64, patch_size=8).grid(64, 32) == (8, 4)
+    again = rebuild(
+        encoder, TimmConfig(model="test_vit", image_size=(64, 96), patch_size=16, pooling="cls", drop_path=0.5)
+    )
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in again.blocks]
     assert rates[0] == 0.0
     assert rates[-1] == pytest.approx(0.5)
@@ -210,5 +213,7 @@ def test_wrong_specs_are_refused():
         create("timm:test_vit", image_size=(70, 64))
     with pytest.raises(ImageSizeError, match="multiples of 16"):
         create("timm:test_vit").embed(torch.zeros(1, 3, 64, 70))
-    with pytest.raises(ImageSizeError, match="sides are positive"):
+    with pytest.raises(ConfigError, match="at least one pixel"):
+        create("timm:test_vit", patch_size=0)
+    with pytest.raises(ImageSizeError, match="height 16 and width 16"):
         create("timm:test_vit", image_size=0)

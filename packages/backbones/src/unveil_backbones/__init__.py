@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         resolve_checkpoint,
     )
     from unveil_backbones.pair import ImageTextPair
+    from unveil_backbones.patches import with_patch_size
     from unveil_backbones.pyramid import FeaturePyramid
     from unveil_backbones.schema import manifest_schema
     from unveil_backbones.swin import SwinConfig, SwinEncoder
@@ -125,6 +126,7 @@ __all__ = [
     "tokenizer_from_json",
     "train_state",
     "verify",
+    "with_patch_size",
 ]
 
 _MODULES = MappingProxyType(
@@ -167,6 +169,7 @@ _MODULES = MappingProxyType(
             "resolve_checkpoint",
         ),
         "pair": ("ImageTextPair",),
+        "patches": ("with_patch_size",),
         "pyramid": ("FeaturePyramid",),
         "schema": ("manifest_schema",),
         "swin": ("SwinConfig", "SwinEncoder"),

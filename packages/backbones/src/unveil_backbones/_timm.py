@@ -6,7 +6,7 @@ ensure_torchvision()
 
 from timm.layers.attention import Attention  # noqa: E402
 from timm.layers.norm import LayerNorm  # noqa: E402
-from timm.layers.patch_embed import PatchEmbed  # noqa: E402
+from timm.layers.patch_embed import PatchEmbed, resample_patch_embed  # noqa: E402
 from timm.models import create_model, get_pretrained_cfg, is_model_in_modules, list_models  # noqa: E402
 from timm.models.eva import Eva  # noqa: E402
 from timm.models.hiera import Hiera  # noqa: E402
@@ -27,4 +27,5 @@ __all__ = [
     "get_pretrained_cfg",
     "is_model_in_modules",
     "list_models",
+    "resample_patch_embed",
 ]

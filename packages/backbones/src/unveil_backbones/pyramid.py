@@ -43,7 +43,7 @@ class FeaturePyramid(nn.Module):
         if len(encoder.feature_strides) != 1 or stride not in (4, 8, 16, 32):
             raise ConfigError(
                 f"{encoder.spec.name} has maps of strides {encoder.feature_strides}; a pyramid needs {_STRIDES}, or "
-                "one map of such a stride; choose another patch size"
+                "one map of such a stride; change the patches with `with_patch_size(encoder, 16)`"
             )
         built = [_resampling(encoder.feature_channels[0], stride, wanted) for wanted in _STRIDES]
         self.levels = nn.ModuleList(level for level, _ in built)

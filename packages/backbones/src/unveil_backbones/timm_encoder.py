@@ -14,12 +14,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from unveil_backbones._timm import PatchEmbed
-from unveil_backbones.base import Encoder, Pooling, check_image_size, undecayed
+from unveil_backbones.base import Encoder, Pooling, undecayed
 from unveil_backbones.errors import ConfigError
 from unveil_backbones.position import resampled_position
 from unveil_backbones.specs import EncoderSpec
 from unveil_backbones.timm_config import TIMM_PREFIX, TimmConfig
-from unveil_backbones.timm_models import TimmVit, make_body, patch_side, timm_preset
+from unveil_backbones.timm_models import TimmVit, make_body, timm_preset
 from unveil_backbones.vit import embed_patches
 
 __all__ = ["TimmConfig", "TimmEncoder", "timm_preset"]
@@ -33,7 +33,6 @@ class TimmEncoder(Encoder):
 
     Raises:
         UnknownModelError: timm has no such model, or it cannot run on a part of its tokens.
-        ImageSizeError: The configuration's image size does not fit the patches.
         ConfigError: The class token is to be pooled and there is none.
     """
 
@@ -51,8 +50,7 @@ class TimmEncoder(Encoder):
         # Adopting the children, not the model, keeps timm's names and leaves the classifier out.
         self.patch_embed = cast(PatchEmbed, body.patch_embed)
         self.width = self.embed_width = body.embed_dim
-        self.patch_size = self.stride = patch_side(body)
-        check_image_size(*config.image_size, self.patch_size, self.spec.name)
+        self.patch_size = self.stride = config.patch_size
         self.feature_channels, self.feature_strides = (self.width,), (self.patch_size,)
         self._base_grid = self.grid(*config.image_size)
         self._adopt_tokens(body)

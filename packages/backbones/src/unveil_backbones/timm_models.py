@@ -18,7 +18,7 @@ from unveil_backbones.base import Pooling
 from unveil_backbones.errors import UnknownModelError
 from unveil_backbones.timm_config import TIMM_PREFIX, TimmConfig
 
-__all__ = ["TimmVit", "make_body", "patch_side", "timm_preset"]
+__all__ = ["TimmVit", "make_body", "timm_preset"]
 
 TimmVit = VisionTransformer | Eva
 
@@ -41,13 +41,13 @@ def timm_preset(model: str) -> TimmConfig:
     height, width = (given.input_size if given is not None else (3, 224, 224))[1:]
     with torch.device("meta"):
         body = cast(TimmVit, create_model(model, pretrained=False, num_classes=0))
-    patch = patch_side(body)
+    # timm's Vision Transformers have square patches.
+    patch = int(cast(PatchEmbed, body.patch_embed).patch_size[0])
     pooling: Pooling = "cls" if body.global_pool == "token" else "mean"
     if isinstance(body, VisionTransformer) and body.pool_include_prefix and pooling == "mean":
         pooling = "mean_all"
-    return TimmConfig(
-        model=model, image_size=(height // patch * patch, width // patch * patch), pooling=pooling, drop_path=0.0
-    )
+    size = (height // patch * patch, width // patch * patch)
+    return TimmConfig(model=model, image_size=size, patch_size=patch, pooling=pooling)
 
 
 def make_body(config: TimmConfig) -> TimmVit:
@@ -62,15 +62,11 @@ def make_body(config: TimmConfig) -> TimmVit:
         pretrained=False,
         num_classes=0,
         img_size=config.image_size,
+        patch_size=config.patch_size,
         drop_path_rate=config.drop_path,
         dynamic_img_size=True,
     )
     return cast(TimmVit, body)
-
-
-def patch_side(body: TimmVit) -> int:
-    """Return the side of a patch in pixels; timm's Vision Transformers have square ones."""
-    return int(cast(PatchEmbed, body.patch_embed).patch_size[0])
 
 
 def _check_model(model: str) -> None:
