@@ -19,6 +19,8 @@ __all__ = ["check_plausible"]
 
 _LARGEST_NUMBER = 2**24
 _LARGEST_WINDOW = 64
+_SMALL = 2**24
+"""Weights of a model that may be built to name the tensors that are missing: 64 mebibytes of float32."""
 _LARGEST_TABLE = 2**28
 """Numbers in a table of positions: a gibibyte of float32."""
 
@@ -45,7 +47,7 @@ def check_plausible(spec: EncoderSpec | TextSpec, num_held: int, where: str) -> 
             f"{_LARGEST_WINDOW}, tables at most {_LARGEST_TABLE} numbers; do not use a checkpoint from this source"
         )
     needed = _timm_weights(spec) if spec.name.startswith(TIMM_PREFIX) else _least_weights(config)
-    if needed > num_held:
+    if needed > max(num_held, _SMALL):
         raise TensorMismatchError(
             f"{where}: {spec.name} has at least {needed} weights, the file beside it {num_held}; tensors are missing; "
             "save the checkpoint from the model its manifest describes"
