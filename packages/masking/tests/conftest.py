@@ -19,6 +19,7 @@ from unveil_masking import (
     TubeMask,
     UnitMask,
 )
+from unveil_masking._arrays import integers
 from unveil_masking._noise import noise_range
 
 # The first example of a test may pay for imports; time limits say nothing about correctness here.
@@ -32,7 +33,8 @@ class Scored(GuidedMask):
 
     def sample(self, grid, sample_ids, *, seed, epoch=0):
         width = grid.image.num if self.share == "clip" else grid.num
-        ids = sample_ids[:1] * 0 if self.share == "batch" else sample_ids
+        ids = integers(sample_ids, "sample_ids")
+        ids = ids.sum().reshape(1) * 0 if self.share == "batch" else ids
         scores = (noise_range(99, 0, ids, width) >> 24) / 16.0 - 8.0  # 256 values: ties happen
         return GuidedMask.sample(self, grid, sample_ids, seed=seed, epoch=epoch, scores=scores)
 

@@ -20,6 +20,7 @@ __all__ = [
     "AspectRange",
     "ShareRange",
     "area_bits",
+    "aspect_range",
     "block_words",
     "check_image",
     "covering_sides",
@@ -68,6 +69,14 @@ class AspectRange:
         low, high = (round(side * 2**_ASPECT_BITS) for side in (self.low, self.high))
         aspects = low + ((words * (high - low)) >> 32)
         return _root(aspects << 48 - _ASPECT_BITS) << EXP_BITS - 24
+
+
+def aspect_range(low: float, high: float | None) -> AspectRange:
+    """The range from `low` to `high`, or to 1 / low for None; errors as `AspectRange`."""
+    if high is None and isinstance(low, (int, float)) and low > 0:
+        return AspectRange(low, 1 / low)
+    shown: Any = high
+    return AspectRange(low, shown)
 
 
 @dataclass(frozen=True, slots=True)

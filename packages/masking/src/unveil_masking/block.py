@@ -8,7 +8,7 @@ import numpy as np
 from unveil_masking._arrays import library
 from unveil_masking._base import Share, Strategy, check_share
 from unveil_masking._bit_rows import block_bits, empty_bits, num_bits, tokens_of_bits
-from unveil_masking._blocks import AspectRange, block_words, check_image, offset, sides, uniform_area
+from unveil_masking._blocks import AspectRange, aspect_range, block_words, check_image, offset, sides, uniform_area
 from unveil_masking._noise import noise_range
 from unveil_masking._select import hide_largest, unique
 from unveil_masking.counts import Rounding, check_ratio, num_hidden
@@ -90,7 +90,7 @@ class BlockMask(Strategy):
         }
 
     def _aspects(self) -> AspectRange:
-        return AspectRange(self.min_aspect, 1 / self.min_aspect if self.max_aspect is None else self.max_aspect)
+        return aspect_range(self.min_aspect, self.max_aspect)
 
     def _hidden_range(self, grid: Grid) -> tuple[int, int]:
         check_image(self, grid)

@@ -5,7 +5,7 @@ from typing import Any
 
 from unveil_masking._arrays import arange
 from unveil_masking._base import Share, Strategy, check_share
-from unveil_masking._blocks import AspectRange, check_image, covering_sides, offset
+from unveil_masking._blocks import AspectRange, aspect_range, check_image, covering_sides, offset
 from unveil_masking._noise import noise_range
 from unveil_masking.counts import Rounding, check_ratio, num_hidden
 from unveil_masking.grid import Grid
@@ -64,7 +64,7 @@ class InverseBlockMask(Strategy):
         }
 
     def _aspects(self) -> AspectRange:
-        return AspectRange(self.min_aspect, 1 / self.min_aspect if self.max_aspect is None else self.max_aspect)
+        return aspect_range(self.min_aspect, self.max_aspect)
 
     def _hidden_range(self, grid: Grid) -> tuple[int, int]:
         check_image(self, grid)

@@ -67,7 +67,17 @@ class MultiBlockMask(Strategy):
                 raise UnitError(
                     f"{name}={count!r} is not a positive int. I-JEPA has 4 targets and a min_context of 10."
                 )
-        self._kinds()
+        for name, pair in (
+            ("target_area", self.target_area),
+            ("target_aspect", self.target_aspect),
+            ("context_area", self.context_area),
+            ("context_aspect", self.context_aspect),
+        ):
+            if not isinstance(pair, tuple) or len(pair) != 2:
+                raise UnitError(
+                    f"{name}={pair!r} is not a pair. Give the smallest and the largest, such as (0.15, 0.2)."
+                )
+        self._kinds()  # which checks the numbers
         if self.sizes not in get_args(BlockSizes):
             raise KeyArrayError(f"sizes={self.sizes!r} is unknown. Allowed: {', '.join(get_args(BlockSizes))}.")
         check_share(self.share)
