@@ -9,7 +9,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2
 from unveil_backbones import SwinConfig, SwinEncoder, create, rebuild
 from unveil_backbones.errors import ImageSizeError, TokenCountError
 from unveil_backbones.swin import clamped_windows
-from unveil_backbones.swin_attention import position_bias
+from unveil_backbones.swin_bias import position_bias
 
 SIZES = [(64, 64), (64, 128), (96, 96), (128, 128), (32, 32), (160, 96)]
 

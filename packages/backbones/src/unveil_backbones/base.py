@@ -45,6 +45,7 @@ class Encoder(nn.Module, ABC):
 
     Attributes:
         OPTIMISATIONS: Name of each faster way of computing the same, and one sentence about it.
+        UNMEASURED: Those of them that are off at first, because nobody has shown them to be faster yet.
         spec: Name and full configuration: what ``build`` needs to make it again.
         width: Width of the tokens of ``encode`` and of ``forward``.
         embed_width: Width of the tokens of ``embed``.
@@ -63,6 +64,7 @@ class Encoder(nn.Module, ABC):
     """
 
     OPTIMISATIONS: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    UNMEASURED: ClassVar[frozenset[str]] = frozenset()
 
     spec: EncoderSpec
     width: int
@@ -82,7 +84,7 @@ class Encoder(nn.Module, ABC):
         super().__init__()
         self.pooling = "mean"
         self.checkpoint_blocks = False
-        self._optimisations = frozenset(self.OPTIMISATIONS)
+        self._optimisations = frozenset(self.OPTIMISATIONS) - self.UNMEASURED
 
     @property
     @abstractmethod
@@ -91,7 +93,7 @@ class Encoder(nn.Module, ABC):
 
     @property
     def optimisations(self) -> frozenset[str]:
-        """Names of the optimisations in use; all of ``OPTIMISATIONS`` at first."""
+        """Names of the optimisations in use; all of ``OPTIMISATIONS`` but ``UNMEASURED`` at first."""
         return self._optimisations
 
     def set_optimisations(self, names: Collection[str]) -> None:
@@ -140,7 +142,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(
-        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b n"] | None = None
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b k"] | None = None
     ) -> Float[Tensor, "b m e"]:
         """Run the blocks and the final norm.
 
@@ -155,12 +157,27 @@ class Encoder(nn.Module, ABC):
             KeepError: A part of the tokens came without ``keep`` although ``needs_keep``, or has incomplete mask units.
         """
 
+    def encode_at(
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], places: Int64[Tensor, "b r"]
+    ) -> Float[Tensor, "b r e"]:
+        """Return ``encode(tokens, grid)`` at some places; an encoder may skip what the others alone would need.
+
+        Args:
+            tokens: As for ``encode``.
+            grid: As for ``encode``.
+            places: Indices into the tokens of ``encode``, those of prefix tokens included.
+
+        Raises:
+            TokenCountError: The number of tokens does not fit the grid.
+        """
+        return torch.take_along_dim(self.encode(tokens, grid), places[:, :, None], 1)
+
     @abstractmethod
     def features(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Return the encoder's native feature maps, finest first (``feature_channels``, ``feature_strides``)."""
 
     def encode_pooled(
-        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b n"] | None = None
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b k"] | None = None
     ) -> Float[Tensor, "b e"]:
         """Return ``pool(encode(tokens, grid, keep))``; an encoder may skip what pooling does not read.
 

@@ -17,7 +17,7 @@ from unveil_backbones._timm import SwinTransformerV2, SwinTransformerV2Stage
 from unveil_backbones.base import Encoder, check_image_size, undecayed
 from unveil_backbones.specs import EncoderSpec
 from unveil_backbones.swin_attention import reorder
-from unveil_backbones.swin_blocks import StageOptions, SwinStage
+from unveil_backbones.swin_blocks import SwinStage
 from unveil_backbones.swin_config import NUM_STAGES, SwinConfig, clamped_windows
 from unveil_backbones.swin_windows import Reorder, StagePlan, make_plan
 
@@ -37,12 +37,17 @@ class SwinEncoder(Encoder):
     OPTIMISATIONS: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
             "window_order": "Tokens stay in the order of their windows; one gather leads from an order to the next.",
-            "stage_bias": "Position biases of all blocks of a stage come from one batch of networks per step.",
-            "fused_attention": "On a CPU, cosine attention has its own gradient, which keeps and copies less.",
+            "stage_bias": "Position biases of a stage are computed once per step, for distances instead of pairs.",
+            "fused_attention": "The scale is folded into queries; on a CPU, attention has its own, leaner gradient.",
+            "sdpa_attention": "On CUDA, attention is PyTorch's fused kernel with the position bias as its mask.",
+            "triton_attention": "On CUDA, attention is a kernel of our own that never stores scores. Off at first.",
+            "last_block": "`encode_at` asks, projects and feeds forward the wanted tokens only, in the last block.",
             "merge_gather": "Patch merging reads its groups of four in one gather, whatever order they lie in.",
             "linear_embed": "Patches are cut out by a view and multiplied as one matrix instead of convolved.",
         }
     )
+
+    UNMEASURED: ClassVar[frozenset[str]] = frozenset({"triton_attention"})
 
     accepts_subset = False
     num_prefix_tokens = 0
@@ -105,7 +110,7 @@ class SwinEncoder(Encoder):
         return self.patch_embed.norm(tokens)
 
     def encode(
-        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b n"] | None = None
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b k"] | None = None
     ) -> Float[Tensor, "b m e"]:
         """Run the four stages and the final norm; ``m = n / 64`` tokens of width ``e = 8C``, in raster order.
 
@@ -120,6 +125,25 @@ class SwinEncoder(Encoder):
         self._check_keep(keep, grid)
         plans = self._plan(grid, tokens.device)
         return reorder(self.norm(self._stages(tokens, grid, plans)[-1]), plans[-1].to_raster)
+
+    def encode_at(
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], places: Int64[Tensor, "b r"]
+    ) -> Float[Tensor, "b r e"]:
+        """Return some tokens of ``encode``; what only the others need is left out of the last block.
+
+        Args:
+            tokens: As for ``encode``.
+            grid: As for ``encode``.
+            places: Indices into the tokens of ``encode``.
+
+        Raises:
+            TokenCountError: The number of tokens is not that of the grid.
+        """
+        plans = self._plan(grid, tokens.device)
+        # Where several windows share the last grid, wanted tokens are spread unevenly over them.
+        if "last_block" not in self.optimisations or plans[-1].blocks[-1].num_windows > 1:
+            return super().encode_at(tokens, grid, places)
+        return self.norm(self._stages(tokens, grid, plans, places)[-1])
 
     def features(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Return the four stages' outputs before merging and without the final norm, as detectors use them."""
@@ -168,16 +192,19 @@ class SwinEncoder(Encoder):
         """Return biases, norms, the position bias networks and the attention temperatures, as SimMIM does."""
         return undecayed(self, ("cpb_mlp", "logit_scale"))
 
-    def _stages(self, tokens: Tensor, grid: tuple[int, int], plans: tuple[StagePlan, ...]) -> list[Tensor]:
-        """Output of each stage, each in the order of its last block."""
+    def _stages(
+        self,
+        tokens: Tensor,
+        grid: tuple[int, int],
+        plans: tuple[StagePlan, ...],
+        places: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Output of each stage, each in the order of its last block; of the last stage only the wanted tokens."""
         self._check_count(tokens.shape[1], grid)
-        options = StageOptions(
-            stage_bias="stage_bias" in self.optimisations,
-            fused_attention="fused_attention" in self.optimisations,
-        )
         outputs = []
         for stage, plan in zip(self.layers, plans, strict=True):
-            outputs.append(stage(tokens, plan, options, self._run))
+            wanted = places if plan is plans[-1] else None
+            outputs.append(stage(tokens, plan, self.optimisations, self._run, wanted))
             tokens = reorder(outputs[-1], plan.leave)
         return outputs
 

@@ -1,22 +1,27 @@
 """Scaled cosine attention within windows with a continuous position bias (Swin V2, arXiv 2111.09883, section 3.2).
 
-Shapes: ``w`` windows of all images, ``g`` windows of one image, ``t`` tokens of a window, ``h`` heads, ``d`` width of a
-head, ``l`` blocks, ``n`` tokens.
+Several ways to the same values; ``choose`` takes one. Shapes: ``w`` windows of all images, ``g`` windows of one image,
+``t`` tokens of a window, ``h`` heads, ``d`` width of a head, ``n`` tokens.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Collection
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Float, Int8
-from torch import Tensor, nn
+from jaxtyping import Float, Int8, Int64
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from unveil_backbones.swin_windows import BiasGeometry, Reorder
+from unveil_backbones.swin_windows import Reorder
 
-__all__ = ["cosine_attention", "position_bias", "position_biases", "reorder"]
+__all__ = ["Kind", "attend_rows", "choose", "cosine_attention", "reorder"]
+
+Kind = Literal["plain", "folded", "fused", "sdpa", "triton"]
+"""The paper's order of operations; the scale folded into the queries; that with our own gradient (CPU); PyTorch's fused
+attention; our own kernel (GPU).
+"""
 
 _MAX_SCALE = 100.0
 """Upper bound of the learned inverse temperature."""
@@ -25,13 +30,27 @@ _HIDDEN = -100.0
 _SMALLEST_NORM = 1e-12
 
 
+def choose(optimisations: Collection[str], device: torch.device) -> Kind:
+    """Return the way that these optimisations of an encoder (``SwinEncoder.OPTIMISATIONS``) stand for on this device.
+
+    On a CPU under ``torch.compile`` it is "folded" in place of "fused": the compiler fuses operations itself.
+    """
+    if device.type == "cuda" and "triton_attention" in optimisations:
+        return "triton"
+    if device.type == "cuda" and "sdpa_attention" in optimisations:
+        return "sdpa"
+    if "fused_attention" not in optimisations:
+        return "plain"
+    return "fused" if device.type == "cpu" and not torch.compiler.is_compiling() else "folded"
+
+
 def cosine_attention(
     qkv: Float[Tensor, "w t 3 h d"],
     logit_scale: Float[Tensor, "h 1 1"],
     bias: Float[Tensor, "h t t"],
     regions: Int8[Tensor, "g t"] | None,
     *,
-    fused: bool,
+    kind: Kind,
 ) -> Float[Tensor, "w t c"]:
     """Softmax over scaled cosines plus bias, times the values; heads are joined to ``c = h * d``.
 
@@ -40,45 +59,44 @@ def cosine_attention(
         logit_scale: Logarithm of the inverse temperature, clamped at 100.
         bias: Position bias of each pair of tokens.
         regions: Tokens see each other only where these are equal; ``None`` for all.
-        fused: Whether to run on a CPU with a gradient of our own, which keeps one matrix of probabilities instead of
-            five of scores. Elsewhere, and under ``torch.compile``, the operations stay plain, for the compiler to fuse.
+        kind: The way to compute it, from ``choose``.
     """
     scale = logit_scale.clamp(max=math.log(_MAX_SCALE)).exp()
-    if fused and qkv.device.type == "cpu" and not torch.compiler.is_compiling():
+    if kind == "fused":
         return cast(Tensor, _CosineAttention.apply(qkv, scale, bias, regions))
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) * scale
-    scores = scores.unflatten(0, (-1, 1 if regions is None else len(regions))) + _whole_bias(bias, regions)
+    q, k, whole = F.normalize(q, dim=-1), F.normalize(k, dim=-1), _whole_bias(bias, regions)
+    if kind == "sdpa":
+        q, k = (q * scale).to(v.dtype), k.to(v.dtype)
+        mask = whole.to(v.dtype).expand(len(v) // len(whole), -1, -1, -1, -1).flatten(0, 1)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0).transpose(1, 2).flatten(2)
+    scores = q @ k.transpose(-2, -1) * scale if kind == "plain" else (q * scale) @ k.transpose(-2, -1)
+    scores = scores.unflatten(0, (-1, len(whole))) + whole
     attended = scores.flatten(0, 1).softmax(dim=-1) @ v
     return attended.transpose(1, 2).flatten(2)
 
 
-def position_bias(cpb_mlp: nn.Sequential, geometry: BiasGeometry, num_heads: int) -> Float[Tensor, "h t t"]:
-    """Bias of one block: ``16 sigmoid(MLP(log-spaced distance))``."""
-    first = cast(nn.Linear, cpb_mlp[0])
-    table = cpb_mlp(geometry.coordinates.to(first.weight.dtype))
-    side = math.isqrt(len(geometry.index))
-    pairs = table[geometry.index].view(side, side, num_heads)
-    return 16 * torch.sigmoid(pairs.permute(2, 0, 1).contiguous())
+def attend_rows(
+    query: Float[Tensor, "b r h d"],
+    key_value: Float[Tensor, "b t 2 h d"],
+    logit_scale: Float[Tensor, "h 1 1"],
+    bias: Float[Tensor, "h t t"],
+    rows: Int64[Tensor, "b r"],
+) -> Float[Tensor, "b r c"]:
+    """``cosine_attention`` of some tokens, for one window per image.
 
-
-def position_biases(networks: Sequence[nn.Sequential], geometry: BiasGeometry) -> Float[Tensor, "l h t t"]:
-    """Biases of all blocks of a stage, equal to ``position_bias`` of each.
-
-    The networks run as one batch; the sigmoid is taken of the table of distances, not of all pairs; and the small
-    matrices stay in the precision of the weights under autocast.
+    Args:
+        query: Queries of the asking tokens.
+        key_value: Keys and values of all tokens.
+        logit_scale: As for ``cosine_attention``.
+        bias: As for ``cosine_attention``.
+        rows: Place of each asking token in the window.
     """
-    first = [cast(nn.Linear, network[0]) for network in networks]
-    second = [cast(nn.Linear, network[2]) for network in networks]
-    with torch.autocast(geometry.index.device.type, enabled=False):
-        weight = torch.stack([layer.weight for layer in first])
-        offset = torch.stack([layer.bias for layer in first])
-        coordinates = geometry.coordinates.to(weight.dtype).expand(len(networks), -1, -1)
-        hidden = torch.baddbmm(offset[:, None], coordinates, weight.transpose(1, 2)).relu()
-        heads = torch.stack([layer.weight for layer in second])
-        table = 16 * torch.sigmoid(torch.bmm(heads, hidden.transpose(1, 2)))
-        side = math.isqrt(len(geometry.index))
-        return table.index_select(2, geometry.index).unflatten(2, (side, side))
+    scale = logit_scale.clamp(max=math.log(_MAX_SCALE)).exp()
+    key, value = key_value.permute(2, 0, 3, 1, 4).unbind(0)
+    scores = (F.normalize(query, dim=-1).transpose(1, 2) * scale) @ F.normalize(key, dim=-1).transpose(-2, -1)
+    scores = scores + bias.transpose(0, 1)[rows].transpose(1, 2)
+    return (scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)
 
 
 def reorder(tokens: Float[Tensor, "b n c"], order: Reorder | None) -> Float[Tensor, "b n c"]:
@@ -104,7 +122,9 @@ class _Permute(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides the first name
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         (inverse,) = ctx.saved_tensors
         return gradients[0].index_select(1, inverse), None, None
 
@@ -140,7 +160,9 @@ class _CosineAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides the first name
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         parts, factor, probabilities, scale = ctx.saved_tensors
         _, windows, heads, tokens, width = parts.shape
         with torch.autocast("cpu", enabled=False):
@@ -150,7 +172,7 @@ class _CosineAttention(torch.autograd.Function):
             by_head = result.permute(2, 0, 3, 1, 4)
             by_head[2] = torch.bmm(probabilities.transpose(1, 2), attended).view_as(parts[2])
             scores = torch.bmm(attended, v.transpose(1, 2))
-            scores = torch._softmax_backward_data(scores, probabilities, -1, probabilities.dtype)
+            scores = torch.ops.aten._softmax_backward_data(scores, probabilities, -1, probabilities.dtype)
             bias = scores.view(windows, heads, tokens, tokens).sum(0, dtype=ctx.bias_dtype)
             inner = torch.empty_like(parts[:2])
             torch.bmm(scores, k, out=inner[0].flatten(0, 1))
