@@ -23,6 +23,8 @@ class Device:
     name: str
     """The processor's own name."""
     clock: Clock
+    fast_bfloat16: bool = True
+    """Whether there are instructions for products in bfloat16; without them they are emulated, far below float32."""
 
     @property
     def headline(self) -> str:
@@ -39,7 +41,7 @@ def open_device(name: str, threads: int = 1) -> Device:
     device = torch.device(name)
     torch.set_num_threads(threads)
     if device.type == "cpu":
-        return Device(device, _cpu_name(), Clock())
+        return Device(device, _cpu_name(), Clock(), _cpu_has_bfloat16())
     if device.type != "cuda" or not torch.cuda.is_available():
         raise ValueError(f"device {name!r} is not here; there is cpu" + _cuda_names() + "; choose one of them")
     return Device(
@@ -53,7 +55,7 @@ def open_device(name: str, threads: int = 1) -> Device:
     )
 
 
-def matmul_peak(device: Device, dtype: torch.dtype = torch.bfloat16, repeats: int = 5) -> float:
+def matmul_peak(device: Device, dtype: torch.dtype, repeats: int = 5) -> float:
     """Return FLOP/s of a square product: 8192 cubed on a GPU, 2048 cubed on a CPU. The best of ``repeats`` counts.
 
     Two operations for each multiply-add. This is the denominator of the utilisation (MFU).
@@ -72,10 +74,19 @@ def matmul_peak(device: Device, dtype: torch.dtype = torch.bfloat16, repeats: in
 
 
 def _cpu_name() -> str:
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_has_bfloat16() -> bool:
+    flags = _cpu_info("flags").split()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _cpu_info(field: str) -> str:
+    """Return what Linux says of the first processor; empty where it does not say it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
 
 
 def _cuda_names() -> str:

@@ -8,6 +8,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -59,7 +60,7 @@ def load_mae(path: Path, *, fused_attention: bool, norm_pix_loss: bool, tiny: bo
             "depth": 4,
             "num_heads": 4,
             "patch_size": 8,
-            "norm_layer": lambda width: nn.LayerNorm(width, eps=1e-6),
+            "norm_layer": partial(nn.LayerNorm, eps=1e-6),
         }
         if tiny
         else {}

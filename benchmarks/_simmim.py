@@ -1,4 +1,4 @@
-"""SimMIM on SwinV2-B, 192 pixels, window 12, against timm and the reference, with both targets; and the target alone."""
+"""SimMIM on SwinV2-B, 192 pixels, window 12, against timm and the reference, for both targets; and the target alone."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,8 +126,9 @@ def _step_row(work: Work, window: int, swin: Path | None) -> Comparison:
     flops = work.batch * (encoder_cost(config).training_flops + _head_flops(config))
     bar = _BARS[work.device.torch.type, window]
     target = f"target normalised by {window} pixels" if window else "raw pixels"
+    name = ours.objective.encoder.spec.name
     return Comparison(
-        title=f"SimMIM step, {ours.objective.encoder.spec.name} at {config.image_size[0]}, {target}, batch {work.batch}",
+        title=f"SimMIM step, {name} at {config.image_size[0]}, {target}, batch {work.batch}",
         ours=candidate("ours", ours, images, work, flops=flops),
         peers=[
             *(candidate(name, peer, images, work, flops=flops) for name, peer in peers.items()),
@@ -164,6 +165,7 @@ def _timm(ours: _Ours, config: SwinConfig, mask: Tensor, window: int) -> _Timm:
         depths=config.depths,
         num_heads=config.num_heads,
         window_size=config.window_sizes[0],
+        drop_path_rate=0.0,  # not its default
     )
     encoder.load_state_dict(ours.objective.encoder.state_dict())
     timm = _Timm(encoder, mask, width=config.width, stride=config.patch_size * 8, window=window)

@@ -5,8 +5,10 @@ takes images and returns a loss.
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 from unittest import mock
 
 import torch
@@ -15,7 +17,13 @@ from torch import Tensor, nn
 from benchmarks._compare import Candidate
 from benchmarks._device import Device
 
-__all__ = ["Work", "candidate", "difference", "drawn", "noise_that_keeps", "scramble", "step"]
+__all__ = ["Compile", "Work", "candidate", "difference", "drawn", "noise_that_keeps", "scramble", "step"]
+
+
+Compile = Literal["none", "blocks", "whole"]
+
+_BLOCK = re.compile(r"(^|[._])(res)?blocks\.\d+$")
+"""Path of a block in our encoders and in every peer's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +37,8 @@ class Work:
     """Images on which outputs are compared."""
     autocast: bool = True
     """Whether products run in bfloat16."""
-    compile: bool = False
-    """Whether both sides are compiled."""
+    compile: Compile = "none"
+    """Whether both sides are compiled, and how: every block for itself, or the whole step."""
     compile_mode: str = "default"
     """``mode`` of ``torch.compile``."""
     quick: bool = False
@@ -48,13 +56,18 @@ def candidate(name: str, module: nn.Module, images: Tensor, work: Work, *, flops
 
 
 def step(module: nn.Module, images: Tensor, work: Work) -> Callable[[], None]:
-    """Return a function that does forward and backward, and drops the gradients."""
-    forward = torch.compile(module, mode=work.compile_mode) if work.compile else module
+    """Return a function that does forward and backward, and drops the gradients.
+
+    What is to be compiled is compiled in the first call, so that modules can be compared before at other sizes.
+    """
     kind = work.device.torch.type
+    forward: list[Callable[[Tensor], Tensor]] = []
 
     def run() -> None:
+        if not forward:
+            forward.append(_compiled(module, work))
         with torch.autocast(kind, torch.bfloat16, enabled=work.autocast):
-            loss = forward(images)
+            loss = forward[0](images)
         loss.backward()
         module.zero_grad(set_to_none=True)
 
@@ -91,6 +104,18 @@ def difference(
         )
         module.zero_grad(set_to_none=True)
     return max(_apart(left, right) for left, right in zip(*results, strict=True))
+
+
+def _compiled(module: nn.Module, work: Work) -> Callable[[Tensor], Tensor]:
+    if work.compile == "whole":
+        return torch.compile(module, mode=work.compile_mode)
+    if work.compile == "blocks":
+        blocks = [part for name, part in module.named_modules() if _BLOCK.search(name)]
+        if not blocks:
+            raise ValueError(f"{type(module).__name__} has no modules named blocks.0 and so on; compile it as a whole")
+        for block in blocks:
+            block.compile(mode=work.compile_mode, dynamic=False)
+    return module
 
 
 def scramble(module: nn.Module) -> None:

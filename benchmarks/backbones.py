@@ -10,7 +10,9 @@ import argparse
 import gc
 import sys
 from pathlib import Path
+from typing import get_args
 
+import torch
 from unveil_backbones import ensure_torchvision
 
 from benchmarks._compare import Comparison, Outcome, Settings, UnequalOutputsError, compare
@@ -19,7 +21,7 @@ from benchmarks._flip import RATIOS, flip_rows, ideal_title, own_speedup_row
 from benchmarks._mae import mae_row
 from benchmarks._report import Report, add_arguments, settings_of
 from benchmarks._simmim import simmim_rows, target_row
-from benchmarks._steps import Work
+from benchmarks._steps import Compile, Work
 
 __all__ = ["main"]
 
@@ -31,11 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     ensure_torchvision()
     device = open_device(chosen.device, chosen.threads)
-    peak = chosen.peak_tflops * 1e12 if chosen.peak_tflops else matmul_peak(device)
-    report = Report(device.name, headline=device.headline, threads=chosen.threads, peak=peak)
     work = _work(chosen, device)
+    dtype = torch.bfloat16 if work.autocast else torch.float32
+    peak = chosen.peak_tflops * 1e12 if chosen.peak_tflops else matmul_peak(device, dtype)
+    report = Report(device.name, headline=device.headline, threads=chosen.threads, peak=peak)
     run = _Run(report, settings_of(chosen), device)
-    print(f"batch {work.batch}, autocast {work.autocast}, compile {work.compile}, quick {work.quick}", flush=True)
+    precision = "bfloat16 (autocast)" if work.autocast else "float32"
+    print(f"batch {work.batch}, products in {precision}, compile {work.compile}, quick {work.quick}", flush=True)
     try:
         _rows(work, chosen, run)
     except UnequalOutputsError as error:
@@ -61,8 +65,8 @@ class _Run:
         return outcome
 
     def quick_work(self, comparison: Comparison) -> Outcome:
-        """Compare work of milliseconds: it is repeated for at least 0.1 s per round."""
-        settings = Settings(rounds=self.settings.rounds, warm_up=max(1, self.settings.warm_up), least_seconds=0.1)
+        """Compare work of milliseconds: repeated for at least 0.1 s per round, after a first, cold call."""
+        settings = Settings(rounds=self.settings.rounds, warm_up=max(2, self.settings.warm_up), least_seconds=0.1)
         outcome = compare(comparison, settings, self.device.clock)
         self.report.add(outcome)
         return outcome
@@ -92,7 +96,7 @@ def _work(chosen: argparse.Namespace, device: Device) -> Work:
     return Work(
         device=device,
         batch=batch,
-        autocast=chosen.dtype == "bf16",
+        autocast=chosen.dtype == "bf16" if chosen.dtype else device.fast_bfloat16,
         compile=chosen.compile,
         compile_mode=chosen.compile_mode,
         quick=chosen.quick,
@@ -104,8 +108,10 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(parser)
     parser.add_argument("--only", nargs="+", choices=_ROWS, default=list(_ROWS), help="rows to run")
     parser.add_argument("--batch", type=int, default=None, help="images per step (4 on a CPU, 128 on a GPU)")
-    parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16", help="of matrix products")
-    parser.add_argument("--compile", action="store_true", help="torch.compile on both sides")
+    parser.add_argument(
+        "--dtype", choices=("bf16", "fp32"), default=None, help="bf16 where there are instructions for it"
+    )
+    parser.add_argument("--compile", choices=get_args(Compile), default="none", help="torch.compile on both sides")
     parser.add_argument("--compile-mode", default="default", help="mode of torch.compile")
     parser.add_argument("--peak-tflops", type=float, default=None, help="for the utilisation, instead of measuring it")
     parser.add_argument("--mae", type=Path, default=None, metavar="PATH", help="clone of the MAE reference")

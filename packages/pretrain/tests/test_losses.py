@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from unveil_pretrain.losses import info_nce, masked_l1, patch_mse
+from unveil_pretrain.losses import cell_l1, info_nce, masked_l1, patch_mse
 
 
 def test_masked_l1_counts_hidden_pixels_of_each_sample_only():
@@ -64,3 +64,11 @@ def test_losses_are_float32_for_bfloat16_predictions():
     low = torch.ones(1, 3, 2, 2, dtype=torch.bfloat16)
     assert masked_l1(low, low.float(), torch.ones(1, 2, 2, dtype=torch.bool)).dtype == torch.float32
     assert patch_mse(low[0], low[0].float()).dtype == torch.float32
+
+
+def test_the_loss_of_hidden_cells_is_the_masked_loss():
+    prediction, target = torch.randn(2, 3, 4, 8), torch.randn(2, 3, 4, 8)
+    mask = torch.zeros(2, 4, 8, dtype=torch.bool)
+    mask[0, :, :4] = mask[1, :, 4:] = True
+    cells = [(torch.stack([both[0, :, :, :4], both[1, :, :, 4:]])).flatten(1)[:, None] for both in (prediction, target)]
+    torch.testing.assert_close(cell_l1(*cells, channels=3), masked_l1(prediction, target, mask))

@@ -268,3 +268,44 @@ class TestEvery:
         objective.load_heads(before)
         with pytest.raises(ConfigError, match="do not fit"):
             objective.load_heads({**before, "objective.more": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("off", [None, "hidden_cells", "running_sums"])
+@pytest.mark.parametrize("unit", [32, 16])
+def test_optimisations_of_simmim_change_neither_loss_nor_gradients(off, unit):
+    """At 64 x 96 pixels final cells are 2 x 3; units of 16 pixels hide parts of them, and all cells are decoded."""
+    objective = build(SimMIMConfig(mask_unit=unit, target_window=9), "swinv2_tiny", side=64).train()
+    with torch.no_grad():
+        for parameter in objective.parameters():  # SwinV2's last norms begin at zero
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    images = inputs().images.repeat(1, 1, 2, 3)
+    batch = replace(inputs(), images=images + 0.1 * torch.randn_like(images))
+    results = []
+    for names in ((), set(objective.OPTIMISATIONS) - {off}):
+        objective.set_optimisations(names)
+        objective.encoder.set_optimisations(set(objective.encoder.OPTIMISATIONS) if names else ())
+        objective.zero_grad()
+        loss = objective(batch, seed=3).per_sample
+        loss.mean().backward()
+        results.append([loss.detach(), *(parameter.grad.clone() for parameter in objective.parameters())])
+    for fast, slow in zip(results[1], results[0], strict=True):
+        scale = slow.abs().max()
+        torch.testing.assert_close(fast / scale, slow / scale, atol=2e-5, rtol=0)
+
+
+def test_hidden_cells_alone_are_decoded():
+    objective, seen = build(SimMIMConfig(target_window=0), "swinv2_tiny", side=64), []
+    plain = objective.encoder.encode_at
+    objective.encoder.encode_at = lambda *given: seen.append(plain(*given).shape) or plain(*given)
+    batch = inputs(side=64)
+    objective(batch, seed=3)
+    objective.set_optimisations(["running_sums"])
+    objective(batch, seed=3)
+    assert seen == [(4, 3, 256)]  # 3 = ceil(0.6 · 4) hidden cells, in the first of the two runs
+
+
+def test_unknown_optimisations_are_refused():
+    objective = build(SimMIMConfig(), "swinv2_tiny")
+    assert objective.optimisations == {"running_sums", "hidden_cells"}
+    with pytest.raises(ConfigError, match=r"no optimisations \['warp'\]; it has: running_sums, hidden_cells"):
+        objective.set_optimisations(["warp"])

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from unveil_pretrain.errors import ConfigError
-from unveil_pretrain.targets import normalise_by_window, normalise_patches, patchify
+from unveil_pretrain.targets import cut_cells, normalise_by_window, normalise_patches, patchify
 
 
 def by_definition(image, window):
@@ -73,3 +73,19 @@ def test_patch_normalisation_by_hand():
     found = normalise_patches(torch.tensor([[[1.0, 3.0], [5.0, 5.0]]]))
     half = 1 / np.sqrt(2.0)  # mean 2, unbiased variance 2
     np.testing.assert_allclose(found.numpy(), [[[-half, half], [0.0, 0.0]]], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(12, 15), (5, 40)])
+def test_average_pools_instead_of_running_sums_give_the_same(size):
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(2))
+    for window in (3, 9, 47):
+        fast, pooled = (normalise_by_window(images, window, running_sums=switch) for switch in (True, False))
+        torch.testing.assert_close(fast, pooled, atol=1e-5, rtol=0)
+
+
+def test_cells_are_cut_as_pixel_shuffle_lays_them_out():
+    values = torch.randn(2, 3 * 16, 2, 5)
+    wanted = torch.tensor([[9, 0, 3], [4, 4, 5]])
+    images = torch.nn.functional.pixel_shuffle(values, 4)
+    expected = torch.take_along_dim(values.flatten(2).transpose(1, 2), wanted[:, :, None], 1)
+    assert torch.equal(cut_cells(images, 4, wanted), expected)

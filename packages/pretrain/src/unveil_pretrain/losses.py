@@ -1,7 +1,7 @@
 """Losses, one value per sample, so that validation can give a standard error and pair two checkpoints.
 
 Every sample of a batch hides the same number of pixels, so the mean of the per-sample values is the batch loss of the
-papers. Shapes: b samples, c channels, h × w pixels, m hidden patches of p values, e embedding width.
+papers. Shapes: b samples, c channels, h × w pixels, m hidden patches or cells of p values, e embedding width.
 """
 
 import torch
@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["info_nce", "masked_l1", "patch_mse"]
+__all__ = ["cell_l1", "info_nce", "masked_l1", "patch_mse"]
 
 
 def masked_l1(
@@ -19,6 +19,13 @@ def masked_l1(
     weights = mask[:, None].to(torch.float32)
     error = (prediction.float() - target.float()).abs() * weights
     return error.sum(dim=(1, 2, 3)) / (weights.sum(dim=(1, 2, 3)) + 1e-5) / prediction.shape[1]
+
+
+def cell_l1(prediction: Float[Tensor, "b m p"], target: Float[Tensor, "b m p"], channels: int) -> Float[Tensor, " b"]:
+    """`masked_l1` from the hidden cells alone: m cells of p = pixels · channels values."""
+    error = (prediction.float() - target.float()).abs().sum(dim=(1, 2))
+    num_pixels = prediction.shape[1] * prediction.shape[2] // channels
+    return error / (num_pixels + 1e-5) / channels
 
 
 def patch_mse(prediction: Float[Tensor, "b m p"], target: Float[Tensor, "b m p"]) -> Float[Tensor, " b"]:

@@ -8,8 +8,9 @@ Shapes: b samples, c h w pixels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -79,13 +80,42 @@ class BuildContext:
 
 
 class Objective(nn.Module, ABC):
-    """A pre-training task around `self.encoder`."""
+    """A pre-training task around `self.encoder`.
+
+    Attributes:
+        OPTIMISATIONS: Name of each faster way of computing the same, outside of the encoder, and one sentence about it.
+    """
+
+    OPTIMISATIONS: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     encoder: Encoder
     encoder_prefix: ClassVar[str] = "encoder."
     """Where the encoder's tensors are in the state dict of the objective."""
     head_prefix: ClassVar[str] = "objective."
     """What the names of all other tensors start with in a checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._optimisations = frozenset(self.OPTIMISATIONS)
+
+    @property
+    def optimisations(self) -> frozenset[str]:
+        """Names of the optimisations in use; all of `OPTIMISATIONS` at first."""
+        return self._optimisations
+
+    def set_optimisations(self, names: Collection[str]) -> None:
+        """Use these optimisations and no others; those of the encoder are its own. Results stay equal up to rounding.
+
+        Raises:
+            ConfigError: a name is unknown.
+        """
+        unknown = set(names) - set(self.OPTIMISATIONS)
+        if unknown:
+            raise ConfigError(
+                f"this objective has no optimisations {sorted(unknown)}; it has: "
+                f"{', '.join(self.OPTIMISATIONS) or 'none'}; leave the others out"
+            )
+        self._optimisations = frozenset(names)
 
     @abstractmethod
     def forward(self, inputs: Inputs, *, seed: int) -> LossOutput:

@@ -6,11 +6,13 @@ as prefix, kept, hidden, without putting them back in order, and its last block 
 Shapes: b samples, n patches, k kept, m hidden, d width of the decoder, p values of a patch.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 from unveil_backbones import Encoder
@@ -144,13 +146,14 @@ class MAEDecoder(nn.Module):
 
 
 class MAE(Objective):
-    """Predict hidden patches from kept ones.
+    """Predict hidden patches from kept ones."""
 
-    Attributes:
-        permuted_decoder: Whether the decoder skips what the loss does not read; off, it works in raster order on all.
-    """
-
-    permuted_decoder: bool = True
+    OPTIMISATIONS: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "hidden_last": "Decoder tokens stay in the order kept, hidden; its last block computes hidden ones only.",
+            "hidden_targets": "Only hidden patches are normalised.",
+        }
+    )
 
     def __init__(
         self,
@@ -183,13 +186,19 @@ class MAE(Objective):
             partition,
             positions,
             num_prefix=self.encoder.num_prefix_tokens,
-            permuted=self.permuted_decoder,
+            permuted="hidden_last" in self.optimisations,
         )
-        # Only hidden patches enter the loss, so only they are normalised and predicted.
-        hidden = partition.hidden[:, :, None]
-        target = torch.take_along_dim(patchify(inputs.images, self.encoder.patch_size), hidden, 1)
-        losses = patch_mse(prediction, normalise_patches(target) if self.normalise_target else target)
+        losses = patch_mse(prediction, self._target(inputs.images, partition.hidden))
         return LossOutput(losses, keep.shape[0] * keep.shape[1])
+
+    def _target(self, images: Float[Tensor, "b c h w"], hidden: Int64[Tensor, "b m"]) -> Float[Tensor, "b m p"]:
+        """Values of the hidden patches, normalised if the settings say so."""
+        patches = patchify(images, self.encoder.patch_size)
+        if not self.normalise_target:
+            return torch.take_along_dim(patches, hidden[:, :, None], 1)
+        if "hidden_targets" in self.optimisations:
+            return normalise_patches(torch.take_along_dim(patches, hidden[:, :, None], 1))
+        return torch.take_along_dim(normalise_patches(patches), hidden[:, :, None], 1)
 
     def card(self) -> ValidationCard:
         """Target, reduction and mask of this objective."""

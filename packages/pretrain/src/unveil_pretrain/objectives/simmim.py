@@ -3,22 +3,26 @@
 The patch embeddings of hidden units are replaced by one learned token, every token goes through the encoder (so masking
 saves no compute), and one linear layer per final token predicts its stride × stride × 3 pixels.
 
-Shapes: b samples, n tokens of embed(), d width, c h w pixels.
+A final token stands for a cell of stride × stride pixels. Shapes: b samples, n tokens of embed(), d width, c h w
+pixels, m hidden cells.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from unveil_backbones import Encoder
-from unveil_masking import Grid, UnitMask, to_pixels
+from unveil_masking import Grid, Partition, UnitMask, to_pixels
 
 from unveil_pretrain.errors import ConfigError
-from unveil_pretrain.losses import masked_l1
+from unveil_pretrain.losses import cell_l1, masked_l1
 from unveil_pretrain.objectives.base import BuildContext, Inputs, LossOutput, Objective, ObjectiveConfig, ValidationCard
-from unveil_pretrain.targets import normalise_by_window
+from unveil_pretrain.targets import cut_cells, normalise_by_window
 
 __all__ = ["SimMIM", "SimMIMConfig"]
 
@@ -73,6 +77,13 @@ class SimMIMConfig(ObjectiveConfig):
 class SimMIM(Objective):
     """Predict the pixels of hidden units."""
 
+    OPTIMISATIONS: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "running_sums": "Windows of the target are summed by running sums, at a cost that does not grow with them.",
+            "hidden_cells": "Decoder and loss see hidden cells only, where a mask unit is made of whole cells.",
+        }
+    )
+
     def __init__(
         self, encoder: Encoder, strategy: UnitMask, image_size: tuple[int, int], *, target_window: int
     ) -> None:
@@ -87,18 +98,50 @@ class SimMIM(Objective):
 
     def forward(self, inputs: Inputs, *, seed: int) -> LossOutput:
         """L1 over the hidden pixels of each sample; errors as `encoder.grid` and `UnitMask.sample`."""
-        height, width = inputs.images.shape[-2:]
-        grid = self.encoder.grid(height, width)
+        grid = self.encoder.grid(*inputs.images.shape[-2:])
         partition = self.strategy.sample(Grid(*grid), inputs.sample_ids, seed=seed, epoch=inputs.epochs)
         tokens = self.encoder.embed(inputs.images)
         masked = torch.where(partition.mask[:, :, None], self.mask_token.to(tokens.dtype), tokens)
-        encoded = self.encoder.encode(masked, grid)[:, self.encoder.num_prefix_tokens :]
-        stride = self.encoder.stride
-        maps = encoded.transpose(1, 2).unflatten(2, (height // stride, width // stride))
-        prediction = F.pixel_shuffle(self.head(maps), stride)
-        target = normalise_by_window(inputs.images, self.target_window) if self.target_window else inputs.images
-        losses = masked_l1(prediction, target, to_pixels(partition, self.encoder.patch_size))
+        target = self._target(inputs.images)
+        if "hidden_cells" in self.optimisations and self._hides_cells():
+            losses = self._losses_of_cells(masked, target, partition)
+        else:
+            losses = self._losses_of_pixels(masked, target, partition)
         return LossOutput(losses, tokens.shape[0] * tokens.shape[1])
+
+    def _target(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        if not self.target_window:
+            return images
+        return normalise_by_window(images, self.target_window, running_sums="running_sums" in self.optimisations)
+
+    def _hides_cells(self) -> bool:
+        """Whether a final token is hidden either as a whole or not at all."""
+        return self.strategy.unit * self.encoder.patch_size % self.encoder.stride == 0
+
+    def _losses_of_pixels(
+        self, masked: Float[Tensor, "b n d"], target: Float[Tensor, "b c h w"], partition: Partition[Tensor]
+    ) -> Float[Tensor, " b"]:
+        """Decode every cell, and weigh pixels by the mask."""
+        stride, (height, width) = self.encoder.stride, target.shape[-2:]
+        encoded = self.encoder.encode(masked, (partition.grid.rows, partition.grid.cols))
+        maps = encoded[:, self.encoder.num_prefix_tokens :].transpose(1, 2)
+        maps = maps.unflatten(2, (height // stride, width // stride))
+        prediction = F.pixel_shuffle(self.head(maps), stride)
+        return masked_l1(prediction, target, to_pixels(partition, self.encoder.patch_size))
+
+    def _losses_of_cells(
+        self, masked: Float[Tensor, "b n d"], target: Float[Tensor, "b c h w"], partition: Partition[Tensor]
+    ) -> Float[Tensor, " b"]:
+        """Encode, decode and compare the hidden cells alone."""
+        side = self.encoder.stride // self.encoder.patch_size
+        grid = (partition.grid.rows, partition.grid.cols)
+        corners = partition.mask.unflatten(1, grid)[:, ::side, ::side].flatten(1)
+        # Every sample hides equally many: sorting brings them to the front and keeps shapes fixed.
+        hidden = corners.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+        hidden = hidden[:, : partition.num_hidden // side**2]
+        encoded = self.encoder.encode_at(masked, grid, hidden + self.encoder.num_prefix_tokens)
+        prediction = F.linear(encoded, self.head.weight.flatten(1), self.head.bias)
+        return cell_l1(prediction, cut_cells(target, self.encoder.stride, hidden), target.shape[1])
 
     def card(self) -> ValidationCard:
         """Target, reduction and mask of this objective."""
