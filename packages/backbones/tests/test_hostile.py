@@ -30,6 +30,7 @@ from unveil_backbones.errors import (
     UnsafeFileError,
     UnsafePathError,
 )
+from unveil_backbones.timm_encoder import timm_preset
 
 KNOWN = {"image_size": (32, 32), "num_heads": 4}
 
@@ -445,8 +446,7 @@ def test_a_manifest_of_giant_windows_is_not_built(tmp_path, manifest_for):
 
 
 def test_a_manifest_of_a_giant_model_of_timm_is_not_built(saved):
-    config = {"model": "vit_7b_patch16_dinov3", "image_size": [224, 224], "pooling": "cls", "drop_path": 0.0}
-    spec = {"name": "timm:vit_7b_patch16_dinov3", "config": config}
+    spec = {"name": "timm:vit_7b_patch16_dinov3", "config": timm_preset("vit_7b_patch16_dinov3").to_json()}
     rewrite_manifest(saved, lambda record: record.update(encoder=spec))
     with pytest.raises(TensorMismatchError, match=r"has at least 67\d{8} weights, the file beside it \d+"):
         load(saved)

@@ -47,7 +47,7 @@ def read(ledger: Ledger, prefix: str, details: Details) -> Found:
     """
     gated = f"{prefix}blocks.0.mlp.w1.weight" in ledger
     biased = _has_biases(ledger)
-    encoder = make_adapter(ledger, _model(ledger, prefix, gated, biased), _with_class_token(details))
+    encoder = make_adapter(ledger, prefix, _model(ledger, prefix, gated, biased), _with_class_token(details))
     endings = (".bias_mask", ".periods", "mask_token")
     computed = [name for name in ledger.tensors if name.endswith(endings) or f"{prefix}local_cls_norm." in name]
     ledger.drop(computed, "rotary periods, masks of biases, mask token and norm of local crops: not used afterwards")

@@ -37,7 +37,7 @@ def read_adapted(ledger: Ledger, prefix: str, model: str, details: Details) -> F
     Raises:
         ConvertError: timm has no such model, or it cannot be an encoder here.
     """
-    encoder = make_adapter(ledger, model, details)
+    encoder = make_adapter(ledger, prefix, model, details)
     heads = [name for name in ledger.tensors if name.startswith((f"{prefix}head.", f"{prefix}head_dist."))]
     ledger.drop(heads, "the classifier")
     return Found(
@@ -49,7 +49,7 @@ def read_adapted(ledger: Ledger, prefix: str, model: str, details: Details) -> F
     )
 
 
-def make_adapter(ledger: Ledger, model: str, details: Details) -> TimmEncoder:
+def make_adapter(ledger: Ledger, prefix: str, model: str, details: Details) -> TimmEncoder:
     """Make the encoder, after a look at whether the file has as many numbers.
 
     Raises:
@@ -60,6 +60,7 @@ def make_adapter(ledger: Ledger, model: str, details: Details) -> TimmEncoder:
         preset = timm_preset(model)
         config = replace(
             preset,
+            patch_size=ledger.look(f"{prefix}patch_embed.proj.weight", 4).shape[2],
             image_size=details.image_size or preset.image_size,
             pooling=details.pooling or preset.pooling,
         )
@@ -98,7 +99,7 @@ def write_adapted(encoder: TimmEncoder, preprocessing: Preprocessing) -> Written
                 "architecture": config.model.partition(".")[0],
                 "num_classes": 0,
                 "num_features": encoder.width,
-                "model_args": {"img_size": list(config.image_size)},
+                "model_args": {"img_size": list(config.image_size), "patch_size": config.patch_size},
                 "pretrained_cfg": pretrained,
             }
         },
