@@ -59,8 +59,8 @@ def philox_pieces(
     epochs = epoch.astype(np.uint64)
     blocks_at_once = max(1, min(num_blocks, _PIECE))
     rows_at_once = max(1, min(len(ids), _PIECE // max(1, num_blocks)))
-    # One array, not two: an allocator that gives the memory at the end of its heap back when more than twice the largest
-    # array is free there then keeps it from call to call. Fresh pages would cost as much as all of the arithmetic.
+    # One array, not two: an allocator that gives the end of its heap back when more than twice the largest array is
+    # free there then keeps it from call to call. Fresh pages would cost as much as all of the arithmetic.
     size = 2 * rows_at_once * blocks_at_once
     together = np.empty(2 * size + 2 * rows_at_once * num_blocks, dtype=np.uint64)
     space = together[: 2 * size].reshape(2, size)
