@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from unveil_backbones import Encoder, FeaturePyramid, ImageTextPair, create, create_text, names, rebuild
-from unveil_backbones.errors import TokenCountError
+from unveil_backbones.errors import ImageSizeError, TokenCountError
 
 FAMILIES = ("vit_tiny", "swinv2_tiny", "hiera_tiny", "timm:test_vit2", "timm:vit_tiny_patch16_dinov3_qkvb")
 # Millions of parameters without decoder and head (arXiv 2206.04664, released models).
@@ -161,6 +163,34 @@ def test_named_intermediates_are_the_blocks_and_what_is_inside(name):
     found = encoder.intermediates(images, [*wanted, inner])
     assert list(found) == [*wanted, inner]
     assert all(value.isfinite().all() for value in found.values())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_half_precision_under_autocast_is_near_to_float32(name):
+    encoder, images = small(name).eval(), torch.randn(2, 3, 64, 96)
+    expected = encoder(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = encoder(images)
+    assert (mixed.float() - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+@settings(max_examples=30, deadline=None)
+@given(name=st.sampled_from(FAMILIES), height=st.integers(0, 300), width=st.integers(0, 300))
+def test_every_size_is_legal_or_answered_with_the_nearest_legal_ones(name, height, width):
+    with torch.device("meta"):
+        encoder = small(name)
+    stride = encoder.stride
+    if height and width and height % stride == 0 and width % stride == 0:
+        assert encoder.grid(height, width) == (height // encoder.patch_size, width // encoder.patch_size)
+        return
+    with pytest.raises(ImageSizeError) as error:
+        encoder.grid(height, width)
+    named = re.search(r"to height (\d+)(?: or (\d+))? and width (\d+)(?: or (\d+))?$", str(error.value))
+    sides = [[int(side) for side in named.groups()[at : at + 2] if side] for at in (0, 2)]
+    for given_side, near in zip((height, width), sides, strict=True):
+        assert near[0] <= given_side <= near[-1] or near == [stride]
+        assert near[-1] - near[0] in (0, stride)
+    encoder.grid(sides[0][0], sides[1][-1])
 
 
 def units_of(encoder: Encoder, grid: tuple[int, int], kept: list[list[int]]) -> torch.Tensor:
