@@ -60,12 +60,19 @@ def cosine_attention(
         bias: Position bias of each pair of tokens.
         regions: Tokens see each other only where these are equal; ``None`` for all.
         kind: The way to compute it, from ``choose``.
+
+    Raises:
+        ModuleNotFoundError: ``kind`` is "triton", which is not installed.
     """
     scale = logit_scale.clamp(max=math.log(_MAX_SCALE)).exp()
     if kind == "fused":
         return cast(Tensor, _CosineAttention.apply(qkv, scale, bias, regions))
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     q, k, whole = F.normalize(q, dim=-1), F.normalize(k, dim=-1), _whole_bias(bias, regions)
+    if kind == "triton":
+        from unveil_backbones.swin_triton import biased_attention  # Triton comes with PyTorch for CUDA only
+
+        return biased_attention((q * scale).to(v.dtype), k.to(v.dtype), v, bias, regions).transpose(1, 2).flatten(2)
     if kind == "sdpa":
         q, k = (q * scale).to(v.dtype), k.to(v.dtype)
         mask = whole.to(v.dtype).expand(len(v) // len(whole), -1, -1, -1, -1).flatten(0, 1)
