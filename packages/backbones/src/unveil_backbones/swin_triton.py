@@ -167,7 +167,7 @@ class _BiasedAttention(torch.autograd.Function):
         }
         # Without regions their argument is never read; the kernel still wants a pointer.
         places = torch.zeros(1, tokens, dtype=torch.int8, device=query.device) if regions is None else regions
-        _forward[(windows, heads, triton.cdiv(tokens, _ROWS))](
+        cast(Any, _forward)[(windows, heads, triton.cdiv(tokens, _ROWS))](
             query, key, value, bias, places, out, log_sums, heads, tokens, ctx.groups, **ctx.sizes
         )
         ctx.save_for_backward(query, key, value, bias, places, out, log_sums)
@@ -186,8 +186,10 @@ class _BiasedAttention(torch.autograd.Function):
         of_query, of_key, of_value = (torch.empty_like(query) for _ in range(3))
         of_bias = torch.empty(slices, heads, tokens, tokens, dtype=torch.float32, device=query.device)
         common = (query, key, value, bias, places, log_sums, gradient, along)
-        _backward_rows[(heads, tiles, slices)](
+        cast(Any, _backward_rows)[(heads, tiles, slices)](
             *common, of_query, of_bias, windows, heads, tokens, ctx.groups, **ctx.sizes, slices=slices
         )
-        _backward_columns[(windows, heads, tiles)](*common, of_key, of_value, heads, tokens, ctx.groups, **ctx.sizes)
+        cast(Any, _backward_columns)[(windows, heads, tiles)](
+            *common, of_key, of_value, heads, tokens, ctx.groups, **ctx.sizes
+        )
         return of_query, of_key, of_value, of_bias.sum(0).to(bias.dtype), None
