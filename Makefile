@@ -4,6 +4,7 @@
 #   VENV=.venv          where that environment lives
 #   TORCH_INDEX=<url>   an extra package index for PyTorch, for example of its CPU wheels
 #   DATA=<dir>          real images for `make demo`, instead of the embedded digit scenes
+#   MAE=<dir> SWIN=<dir>  clones of the reference implementations for `make bench`; without them they are absent
 #   OUT=<dir>           where `make demo` writes (default: runs/demo, or runs/demo-<name of DATA>)
 #
 # pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, a pip.conf) apply as usual.
@@ -16,7 +17,7 @@ PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.t
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-install lint types contracts format clean
+.PHONY: help install demo bench test test-all test-install lint types contracts format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -41,6 +42,9 @@ $(STAMP): constraints.txt workspace.toml pyproject.toml $(wildcard packages/*/py
 
 demo: install ## data, pre-training, four tasks, correlation: ends with a table and the path of a report
 	$(PY) -m demo $(if $(OUT),--out $(OUT)) $(if $(DATA),--data $(DATA))
+
+bench: install ## training steps of the encoders against their peers on this CPU: a table, in about a quarter of an hour
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.backbones $(if $(MAE),--mae $(MAE)) $(if $(SWIN),--swin $(SWIN))
 
 test: install ## the fast tests of all packages and of the workspace
 	$(PYTEST) -n 2 -m "not slow and not gpu"
