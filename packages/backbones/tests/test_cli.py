@@ -124,6 +124,15 @@ def test_verify_passes_good_ones(capsys, saved, saved_pair, foreign):
     assert "30 of 32 tensors used" in out
 
 
+def test_verify_takes_details_of_a_foreign_file(capsys, foreign):
+    code, out, _ = ran(capsys, "verify", foreign, "--from", "timm", "--num-heads", 2, "--pooling", "mean")
+    assert code == 0
+    assert "assumed num_heads = 2" in out
+    code, out, _ = ran(capsys, "verify", foreign, "--from", "simmim")
+    assert code == 1
+    assert "a Swin Transformer here has four stages" in out
+
+
 @pytest.mark.parametrize("name", ["encoder.safetensors", "heads.safetensors", "train_state/optimiser.bin"])
 def test_verify_finds_a_changed_byte_in_every_file(capsys, saved, name):
     content = bytearray((saved / name).read_bytes())

@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from unveil_backbones.errors import BackboneError
 
@@ -52,9 +52,21 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from unveil_backbones.conversion.details import Details
     from unveil_backbones.verification import verify
 
-    found = verify(options.checkpoint)
+    details = Details(
+        arch=options.arch,
+        image_size=_tuple(options.image_size),
+        num_heads=options.num_heads,
+        window=options.window,
+        norm_epsilon=options.norm_epsilon,
+        activation=options.activation,
+        pooling=options.pooling,
+        mean=_tuple(options.mean),
+        std=_tuple(options.std),
+    )
+    found = verify(options.checkpoint, format=options.source_format, details=details)
     print(json.dumps(found.to_json(), indent=1) if options.json else found)
     return 0 if found.ok else 1
 
@@ -68,14 +80,14 @@ def _convert(options: argparse.Namespace) -> int:
         format=options.source_format,
         to=options.to,
         arch=options.arch,
-        image_size=None if options.image_size is None else tuple(options.image_size),
+        image_size=_tuple(options.image_size),
         num_heads=options.num_heads,
         window=options.window,
         norm_epsilon=options.norm_epsilon,
         activation=options.activation,
         pooling=options.pooling,
-        mean=None if options.mean is None else tuple(options.mean),
-        std=None if options.std is None else tuple(options.std),
+        mean=_tuple(options.mean),
+        std=_tuple(options.std),
     )
     print(done)
     return 0
@@ -91,6 +103,11 @@ def _schema(options: argparse.Namespace) -> int:
 _COMMANDS = {"inspect": _inspect, "convert": _convert, "verify": _verify, "schema": _schema}
 
 
+def _tuple(values: list[Any] | None) -> Any:
+    """Several values of one flag; how many is the parser's business."""
+    return None if values is None else tuple(values)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog=f"python -m {_PROGRAM}", description="Inspect, convert and verify checkpoints.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
@@ -103,11 +120,12 @@ def _parser() -> argparse.ArgumentParser:
             "checkpoint", metavar="CKPT", help="checkpoint or run directory, or foreign file or folder"
         )
         command.add_argument("--json", action="store_true", help="print JSON")
+        if name == "verify":
+            _add_details(command)
     what = "convert a foreign checkpoint to ours, or one to a foreign folder"
     convert = commands.add_parser("convert", help=what, description=what)
     convert.add_argument("source", metavar="SRC", help="checkpoint or run directory, or foreign file or folder")
     convert.add_argument("out", metavar="OUT", help="folder to make")
-    convert.add_argument("--from", dest="source_format", choices=_FOREIGN, help="format of SRC (found out by default)")
     convert.add_argument("--to", choices=_TARGETS, default="unveil", help="format of OUT (default: unveil)")
     _add_details(convert)
     what = "print the JSON schema of manifest.json"
@@ -118,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_details(command: argparse.ArgumentParser) -> None:
     """What shapes and configuration files may not tell."""
     group = command.add_argument_group("details of a foreign model, where its files do not tell them")
+    group.add_argument("--from", dest="source_format", choices=_FOREIGN, help="format (found out by default)")
     group.add_argument("--arch", metavar="NAME", help="preset that it is, for example swinv2_b")
     group.add_argument("--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="pixels of pre-training")
     group.add_argument("--num-heads", type=int, metavar="N", help="attention heads of each block")

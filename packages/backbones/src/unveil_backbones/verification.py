@@ -9,7 +9,7 @@ from unveil_backbones._files import check_file, hash_files
 from unveil_backbones._json import JSON
 from unveil_backbones.checkpoint import Checkpoint, load, restore_pair
 from unveil_backbones.conversion.details import Details
-from unveil_backbones.converting import OURS, is_ours, load_foreign
+from unveil_backbones.converting import OURS, ForeignFormat, is_ours, load_foreign
 from unveil_backbones.errors import BackboneError, CheckpointNotFoundError
 from unveil_backbones.manifest import MANIFEST_NAME, read_manifest, resolve_checkpoint
 from unveil_backbones.tokenizer_json import tokenizer_from_json
@@ -70,7 +70,7 @@ class _Findings:
             self.checks.append(what)
 
 
-def verify(path: str | Path, *, details: Details | None = None) -> Verification:
+def verify(path: str | Path, *, format: ForeignFormat | None = None, details: Details | None = None) -> Verification:
     """Check a checkpoint of ours entirely, train state included, or that a foreign file would convert.
 
     Of ours: the manifest's fields, every file's hash, files that nobody listed, names, shapes, types and finiteness of
@@ -78,6 +78,7 @@ def verify(path: str | Path, *, details: Details | None = None) -> Verification:
 
     Args:
         path: A checkpoint or run directory, or a foreign file or folder.
+        format: Format of a foreign file; found out if ``None``.
         details: What the caller knows about a foreign model.
 
     Raises:
@@ -90,7 +91,7 @@ def verify(path: str | Path, *, details: Details | None = None) -> Verification:
         return _result(folder, OURS, findings)
     layout = "unknown"
     try:
-        report = load_foreign(path, details=details).report
+        report = load_foreign(path, format=format, details=details).report
     except CheckpointNotFoundError:
         raise
     except BackboneError as error:
