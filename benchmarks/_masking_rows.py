@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
-from unveil_masking import Grid, RandomMask, Strategy, UnitMask
-from unveil_masking.block import BlockMask
+from unveil_masking import BlockMask, Grid, RandomMask, Strategy, UnitMask, noise
+from unveil_masking._noise import noise_pieces
 
 from benchmarks._compare import Absent, Candidate, Comparison
 from benchmarks._masking_peers import Generator, beit_generator, patch_dropouts, simmim_generator, sorted_noise
 
-__all__ = ["Sizes", "block_row", "linear_rows", "random_row", "simmim_rows"]
+__all__ = ["Sizes", "block_row", "linear_rows", "noise_row", "random_row", "simmim_rows"]
 
 _ERRORS = 6.0
 _GRID = Grid(14, 14)
@@ -64,6 +64,29 @@ def simmim_rows(sizes: Sizes, clone: Path | None) -> Iterator[Comparison]:
             ],
             bars={} if bar is None else {name: bar, batched: bar},
         )
+
+
+def noise_row(sizes: Sizes) -> Comparison:
+    """Return the noise of SimMIM's masks alone over the whole: what no way of choosing units can save."""
+    units, strategy, name = Grid(7, 7), UnitMask(2, 0.6), "its noise alone"
+
+    def draw() -> list[np.ndarray]:
+        return [words[:, 0] for _, words in noise_pieces(0, 0, sizes.ids, units.num)]
+
+    def differences() -> dict[str, float]:
+        order = noise(0, 0, sizes.ids, np.arange(units.num)).argsort(1)
+        hidden = np.zeros(order.shape, dtype=bool)
+        np.put_along_axis(hidden, order[:, -strategy.num_hidden(_GRID) // 4 :], values=True, axis=1)
+        mask = hidden.reshape(-1, units.rows, units.cols).repeat(2, 1).repeat(2, 2).reshape(sizes.batch, -1)
+        return {name: float((mask != strategy.sample(_GRID, sizes.ids, seed=0).mask).sum())}
+
+    return Comparison(
+        title=f"SimMIM's masks, {_GRID} tokens, and the noise that they are drawn by, batch {sizes.batch}",
+        ours=Candidate(name="ours", run=lambda: strategy.sample(_GRID, sizes.ids, seed=0)),
+        peers=[Candidate(name=name, run=draw)],
+        differences=differences,
+        tolerance=0.0,
+    )
 
 
 def block_row(sizes: Sizes, clone: Path | None) -> Comparison:

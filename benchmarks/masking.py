@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks._compare import Comparison, Settings, UnequalOutputsError, compare
 from benchmarks._device import Device, open_device
-from benchmarks._masking_rows import Sizes, block_row, linear_rows, random_row, simmim_rows
+from benchmarks._masking_rows import Sizes, block_row, linear_rows, noise_row, random_row, simmim_rows
 from benchmarks._masking_step import step_row
 from benchmarks._report import Report, add_arguments, settings_of
 
@@ -51,6 +51,7 @@ def _comparisons(chosen: argparse.Namespace, device: Device) -> Iterator[Compari
     sizes = Sizes(batch=chosen.batch or (64 if chosen.quick else 2048), device=device.torch)
     if "simmim" in chosen.only:
         yield from simmim_rows(sizes, chosen.simmim)
+        yield noise_row(sizes)
     if "random" in chosen.only:
         yield random_row(sizes)
     if "block" in chosen.only:
