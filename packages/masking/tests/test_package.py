@@ -38,6 +38,27 @@ def test_import_is_light():
     assert heavy_imports("import unveil_masking") == []
 
 
+TIMED = """
+import time
+start = time.process_time()
+{statement}
+print(time.process_time() - start)
+"""
+
+
+def import_seconds(statement: str) -> float:
+    """CPU seconds of a statement in a fresh interpreter, the best of two."""
+    command = [sys.executable, "-c", TIMED.format(statement=statement)]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(2)]
+    return min(float(run.stdout) for run in runs)
+
+
+def test_import_is_fast():
+    """Below 0.3 seconds, NumPy's own import included."""
+    assert import_seconds("import unveil_masking") < 0.3
+    assert import_seconds("import unveil_masking, time\nwhile time.process_time() < 0.6:\n    pass") > 0.3
+
+
 def test_sampling_is_light():
     statement = (
         "import numpy, unveil_masking as m\n"

@@ -36,7 +36,9 @@ class BlockMask(Strategy):
     The defaults are those of BEiT's code: 75 of 14 × 14 tokens, blocks of 16 at least.
 
     A sample makes 64 attempts at most, so that a GPU need not be asked whether it is done; at 14 × 14 fewer than one
-    sample in 10⁵ would make more. On a grid of one row or column a block is a run of the area's length.
+    sample in 10⁵ would make more. There all 64 are computed, one after the other: a few thousand small kernels, and
+    minutes of `torch.compile`. Draw in the data loader, where NumPy stops early, or capture the call in a CUDA graph.
+    On a grid of one row or column a block is a run of the area's length.
 
     Raises:
         RatioError: a ratio outside [0, 1) or an unknown rounding rule.
