@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from unveil_backbones import Encoder
-from unveil_backbones.flops import encoder_cost
+from unveil_backbones.flops import block_multiply_adds, encoder_cost
 from unveil_backbones.vit import VitConfig, VitEncoder
 from unveil_backbones.vit_presets import VIT_PRESETS
 from unveil_masking import Grid, RandomMask
@@ -15,7 +15,7 @@ from unveil_masking import Grid, RandomMask
 from benchmarks._compare import Absent, Candidate, Comparison
 from benchmarks._steps import Work, candidate, difference, drawn, noise_that_keeps, scramble
 
-__all__ = ["RATIOS", "flip_rows", "ideal_speedup", "ideal_title", "own_speedup_row"]
+__all__ = ["RATIOS", "flip_rows", "ideal_speedup", "ideal_title", "own_speedup_row", "work_title"]
 
 RATIOS = (0.5, 0.75)
 _TOLERANCE = 1e-4
@@ -60,6 +60,21 @@ def ideal_title(work: Work, ratio: float, reached: float) -> str:
     """Return the line of the report about the ideal."""
     ideal = ideal_speedup(_timm_shape(work), ratio)
     return f"own speed-up at {ratio:.0%}: {reached:.2f} of an ideal {ideal:.2f} = {reached / ideal:.0%}"
+
+
+def work_title(work: Work, ratio: float) -> str:
+    """Return the line of the report about the products that a peer computes and we leave out."""
+    config = _timm_shape(work)
+    rows, cols = (side // config.patch_size for side in config.image_size)
+    tokens = int(rows * cols * (1 - ratio)) + 1
+    width, patch = config.width, 3 * config.patch_size**2 * config.width
+    block = block_multiply_adds(tokens, width, mlp_ratio=config.mlp_ratio)
+    last = block_multiply_adds(tokens, width, mlp_ratio=config.mlp_ratio, num_rows=1)
+    theirs = rows * cols * patch + config.depth * block
+    ours = (tokens - 1) * patch + (config.depth - 1) * block + last
+    return (
+        f"at {ratio:.0%} a peer embeds all patches and finishes the last block: {theirs / ours:.2f} times our products"
+    )
 
 
 class _Ours(nn.Module):

@@ -17,7 +17,7 @@ from unveil_backbones import ensure_torchvision
 
 from benchmarks._compare import Comparison, Outcome, Settings, UnequalOutputsError, compare
 from benchmarks._device import Device, matmul_peak, open_device
-from benchmarks._flip import RATIOS, flip_rows, ideal_title, own_speedup_row
+from benchmarks._flip import RATIOS, flip_rows, ideal_title, own_speedup_row, work_title
 from benchmarks._mae import mae_row
 from benchmarks._report import Report, add_arguments, settings_of
 from benchmarks._simmim import simmim_rows, target_row
@@ -87,6 +87,7 @@ def _rows(work: Work, chosen: argparse.Namespace, run: _Run) -> None:
             outcome = run(own_speedup_row(work, ratio))
             spread = outcome.ratios[0].cpu if run.device.headline == "cpu" else outcome.ratios[0].wall
             run.report.note(ideal_title(work, ratio, spread.median))
+            run.report.note(work_title(work, ratio))
     if "mae" in chosen.only:
         run(mae_row(work, chosen.mae))
 
