@@ -180,10 +180,9 @@ def test_info_nce_and_its_gradients_are_open_clips():
     loss = info_nce(image, text, state["logit_scale"].exp()).mean()
     loss.backward()
     backward = numbers.gradient_difference({name: value.grad for name, value in state.items()}, case["gradients"])
-    print(
-        f"golden: open_clip loss_of_vectors torch.float32 loss {loss - case['losses']['loss']:.1e}", f"{backward:.1e}"
-    )
-    assert loss.item() == pytest.approx(case["losses"]["loss"], rel=1e-6)
+    difference = abs(loss.item() - case["losses"]["loss"])
+    print(f"golden: open_clip loss_of_vectors torch.float32 loss {difference:.1e} backward {backward:.1e}")
+    assert difference <= 1e-6
     assert backward <= 1e-5
 
 
