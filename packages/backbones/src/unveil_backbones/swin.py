@@ -211,6 +211,8 @@ class SwinEncoder(Encoder):
     def _plan(self, grid: tuple[int, int], where: device) -> tuple[StagePlan, ...]:
         """Plan of a grid; kept, as images usually come in few sizes."""
         check_image_size(grid[0] * self.patch_size, grid[1] * self.patch_size, self.stride, self.spec.name)
+        # Under a compiler sides may be symbols; counting to them makes them numbers, and one graph per grid.
+        grid = (len(range(grid[0])), len(range(grid[1])))
         window_order = "window_order" in self.optimisations
         merge_gather = "merge_gather" in self.optimisations
         key = (grid, where, window_order, merge_gather)

@@ -43,7 +43,7 @@ def position_tables(networks: Sequence[nn.Sequential], geometry: BiasGeometry) -
     with torch.autocast(geometry.index.device.type, enabled=False):
         if coordinates.device.type == "cpu" and not torch.compiler.is_compiling():
             return cast(Tensor, _PositionTables.apply(coordinates, *weights[0], *weights[1], *weights[2]))
-        weight, offset, heads = (torch.stack(list[Tensor](part)) for part in weights)
+        weight, offset, heads = (torch.stack([*part]) for part in weights)
         hidden = torch.baddbmm(
             offset[:, None], coordinates.expand(len(networks), -1, -1), weight.transpose(1, 2)
         ).relu()

@@ -80,6 +80,7 @@ class StagePlan:
     """From each block's order to raster order."""
 
 
+@torch.compiler.assume_constant_result
 def make_plan(
     grid: Pair,
     windows: tuple[int, ...],
@@ -90,7 +91,7 @@ def make_plan(
     merge_gather: bool,
     device: torch.device,
 ) -> tuple[StagePlan, ...]:
-    """Plan all stages for one grid of patches.
+    """Plan all stages for one grid of patches. A compiler runs it and takes the plan as it is.
 
     Args:
         grid: Rows and columns of the patches; multiples of ``2 ** (stages - 1)``.
