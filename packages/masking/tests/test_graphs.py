@@ -6,6 +6,8 @@ from unveil_masking import Grid, InverseBlockMask, MultiBlockMask, RandomMask, p
 
 torch = pytest.importorskip("torch")
 
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402  only where torch is
+
 IDS = torch.arange(6) * 3**30 - 7
 
 
@@ -63,6 +65,46 @@ class Waiting(RandomMask):
 def test_the_check_of_graphs_can_fail():
     with pytest.raises(torch._dynamo.exc.TorchDynamoException):
         check_compiled(Waiting(0.5), Grid(3, 3), "eager")
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses, on any device, the operations for which a GPU makes the host wait: results of a size or on the host."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "_to_copy", "equal", "is_nonzero")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1])
+        to_other_device = name == "_to_copy" and (kwargs or {}).get("device") is not None
+        if by_mask or (name in self.WAITS and (name != "_to_copy" or to_other_device)):
+            raise RuntimeError(f"{name} makes the host wait for the device")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def torch_by_itself(monkeypatch):
+    """Keeps eager tensors on the CPU from being handed to NumPy."""
+    for module in ("_base", "_scores", "packing", "partition"):
+        monkeypatch.setattr(f"unveil_masking.{module}.on_host", lambda array: None)
+
+
+@pytest.mark.usefixtures("torch_by_itself")
+def test_no_operation_makes_the_host_wait(case):
+    there = inputs(case.grid)
+    with NoWaiting():
+        whole_way(case.strategy, case.grid, *there)
+
+
+@pytest.mark.usefixtures("torch_by_itself")
+def test_the_check_of_operations_can_fail():
+    grid = Grid(6, 7)
+    there, part = inputs(grid), MultiBlockMask().sample(grid, IDS, seed=0)
+    with NoWaiting(), pytest.raises(RuntimeError, match="_local_scalar_dense makes the host wait"):
+        whole_way(Waiting(0.5), grid, *there)
+    with NoWaiting(), pytest.raises(RuntimeError, match="nonzero makes the host wait"):
+        pack(there[0], part)
+    with NoWaiting(), pytest.raises(RuntimeError, match="index makes the host wait"):
+        there[0][part.mask]
 
 
 @pytest.fixture
