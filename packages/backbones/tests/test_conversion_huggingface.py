@@ -211,6 +211,15 @@ def test_the_configuration_beside_the_weights_is_needed_and_checked(tmp_path, ex
         convert(folder, tmp_path / "back")
 
 
+def test_impossible_heads_are_refused(tmp_path, exported):
+    folder = exported(encoder_of(CONFIGS["swin"]))
+    config = json.loads((folder / "config.json").read_text())
+    for heads in ([-1, 2, 4, 8], [0, 2, 4, 8], [1, 2]):
+        (folder / "config.json").write_text(json.dumps({**config, "num_heads": heads}))
+        with pytest.raises(ConvertError):
+            convert(folder, tmp_path / "back")
+
+
 def test_weights_in_several_files_are_refused(tmp_path, exported):
     folder = exported(encoder_of(PLAIN))
     (folder / "model.safetensors.index.json").write_text("{}")

@@ -61,6 +61,9 @@ def test_our_weights_have_to_be_of_their_type(saved, kind):
         ({"width": 10**400}, ManifestError),
         ({"image_size": [2**20, 2**20]}, ManifestError),
         ({"image_size": [-8, 64]}, ManifestError),
+        ({"mlp_ratio": -0.5}, ManifestError),
+        ({"num_heads": -4}, ManifestError),
+        ({"num_heads": 0}, ManifestError),
     ],
 )
 def test_a_manifest_of_a_giant_model_is_not_built(saved, fields, error):

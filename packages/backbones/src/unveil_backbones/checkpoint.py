@@ -183,6 +183,8 @@ def restore_pair(checkpoint: Checkpoint) -> ImageTextPair:
         raise UnknownArchitectureError(f"{checkpoint.path}: {error}") from error
     except ConfigError as error:
         raise ManifestError(f"{checkpoint.path / MANIFEST_NAME}: {error}") from error
+    except (ArithmeticError, RuntimeError) as error:
+        raise _no_model(checkpoint.path, spec.name, error) from error
     pair = ImageTextPair(checkpoint.encoder, text, embed_dim=projection.shape[0])
     encoder_state = {f"encoder.{name}": tensor for name, tensor in checkpoint.encoder.state_dict().items()}
     fill(pair, {**encoder_state, **state}, str(checkpoint.path / _HEADS))
@@ -237,6 +239,15 @@ def _built_encoder(folder: Path, manifest: Manifest, tensors: Mapping[str, Tenso
         raise UnknownArchitectureError(f"{folder}: {error}") from error
     except (ConfigError, ImageSizeError) as error:
         raise ManifestError(f"{folder / MANIFEST_NAME}: {error}") from error
+    except (ArithmeticError, RuntimeError) as error:  # no heads, negative sides: what no configuration should say
+        raise _no_model(folder, manifest.encoder.name, error) from error
+
+
+def _no_model(folder: Path, name: str, error: Exception) -> ManifestError:
+    return ManifestError(
+        f"{folder / MANIFEST_NAME}: the configuration of {name} makes no model ({error}); "
+        "do not use a checkpoint from this source"
+    )
 
 
 def _count(tensors: Mapping[str, Tensor]) -> int:

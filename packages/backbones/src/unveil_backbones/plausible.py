@@ -38,12 +38,17 @@ def check_plausible(spec: EncoderSpec | TextSpec, num_held: int, where: str) -> 
         TensorMismatchError: The model has more weights than the file.
     """
     config = spec.config
-    large = [name for name, value in config.items() if any(abs(number) > _LARGEST_NUMBER for number in _numbers(value))]
-    wide = [name for name in ("window_sizes",) if any(side > _LARGEST_WINDOW for side in _numbers(config.get(name)))]
-    if large or wide or _table(config) > _LARGEST_TABLE:
-        fields = ", ".join(large or wide or ["image_size"])
+    strange = [name for name, value in config.items() if any(not 0 <= n <= _LARGEST_NUMBER for n in _numbers(value))]
+    if strange:
         raise ManifestError(
-            f"{where}: {spec.name} with {fields} {_shown(config, fields)} would fill the memory; windows are at most "
+            f"{where}: {spec.name} with {strange[0]} {_shown(config, strange[0])}; sizes and counts are between 0 and "
+            f"{_LARGEST_NUMBER}; do not use a checkpoint from this source"
+        )
+    wide = [name for name in ("window_sizes",) if any(side > _LARGEST_WINDOW for side in _numbers(config.get(name)))]
+    if wide or _table(config) > _LARGEST_TABLE:
+        field = wide[0] if wide else "image_size"
+        raise ManifestError(
+            f"{where}: {spec.name} with {field} {_shown(config, field)} would fill the memory; windows are at most "
             f"{_LARGEST_WINDOW}, tables at most {_LARGEST_TABLE} numbers; do not use a checkpoint from this source"
         )
     needed = _timm_weights(spec) if spec.name.startswith(TIMM_PREFIX) else _least_weights(config)

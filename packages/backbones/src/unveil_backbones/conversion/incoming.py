@@ -82,6 +82,10 @@ def read_foreign(path: Path, layout: str | None, details: Details) -> Incoming:
         # What shapes and configuration describe is no model; they came with the file.
         reason = str(error).removesuffix("; write it with `save`")
         raise ConvertError(f"{where}: {reason}; give the details it really has, or take another file") from error
+    except (ArithmeticError, RuntimeError) as error:  # no heads, negative sides
+        raise ConvertError(
+            f"{where}: its shapes and configuration make no model ({error}); give the details it really has"
+        ) from error
     fill_linked(found.model, found.links, ledger)
     report = CoverageReport(
         format=name,

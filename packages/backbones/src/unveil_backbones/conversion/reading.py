@@ -101,8 +101,8 @@ def _read_pickle(path: Path) -> object:
         )
     try:
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
-            # What the reader cannot read it refuses; that it might is no news.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            # What the reader cannot read it refuses; its advice on old or odd files is for those who wrote them.
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)  # noqa: TID251  the one reader
     except UnpicklingError as error:
         raise _unsafe(path, str(error)) from error
