@@ -92,7 +92,8 @@ def undeclared(workspace: Workspace, member: Member, source: Path) -> list[str]:
     declared = {canonicalize_name(Requirement(text).name) for text in [*project["dependencies"], *texts]}
     declared.add(canonicalize_name(member.distribution))
     siblings = {sibling.module: sibling.distribution for sibling in workspace.members}
-    homes = importlib.metadata.packages_distributions()
+    # PyTorch for CUDA requires the one version of Triton that it works with; a requirement of ours could only disagree.
+    homes = {**importlib.metadata.packages_distributions(), "triton": ["torch"]}
     missing = []
     for module, path in imported_modules(source).items():
         if module in sys.stdlib_module_names:

@@ -34,6 +34,6 @@ SWIN_PRESETS: Mapping[str, SwinConfig] = MappingProxyType(
 
 The study's pre-train at 192 pixels with window 12 and have heads of width 32; its "giant" of 1.06 billion parameters
 (arXiv 2206.04664, table 1) is not the SwinV2-G of 3 billion. For fine-tuning at 224 pixels with window 14, change
-``image_size`` and ``window_sizes`` with ``rebuild``; the windows of pre-training stay, and with them the biases of equal
-distances.
+``image_size`` and ``window_sizes`` with ``rebuild``; the windows of pre-training stay, and with them the biases of
+equal distances.
 """
