@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from unveil_backbones import load, load_pair, read_manifest
+from unveil_backbones import SwinConfig, load, load_pair, read_manifest
+from unveil_backbones.flops import encoder_cost
 from unveil_pretrain import ResumeError, loop, train
 from unveil_pretrain.record import RunFolder
 
@@ -161,6 +162,8 @@ def test_the_checkpoint_tells_its_story(finished):
     assert manifest.label == "simmim swinv2_tiny u=24 s=6"
     assert (manifest.step, manifest.samples_seen, manifest.unique_samples) == (6, 30, 24)
     assert manifest.realised_ratio == 10 / 16
+    # By the formula, where the run counts what PyTorch executes: 30 images, twice 3 operations for each multiply-add.
+    assert manifest.flops == 30 * 6 * encoder_cost(SwinConfig.from_json(manifest.encoder.config)).multiply_adds
     assert manifest.mask == {"strategy": "unit", "ratio": 0.6, "unit": 2, "rounding": "ceil_hidden", "share": "sample"}
     assert [point.step for point in manifest.val] == [2, 3, 4, 6]
     assert manifest.val[-1].loss == rows(out / "val.jsonl")[-1]["loss"]

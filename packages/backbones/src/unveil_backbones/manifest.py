@@ -90,7 +90,7 @@ class Manifest:
     text: TextSpec | None = None
     """The text tower of an image-text pair."""
     flops: float | None = None
-    """Floating point operations of training so far, where they were counted."""
+    """Floating point operations of training so far in the image encoder, two for each multiply-add."""
     val: tuple[ValPoint, ...] = ()
     """The validation curve up to this step."""
     passport: Passport | None = None

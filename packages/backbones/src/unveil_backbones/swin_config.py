@@ -56,7 +56,8 @@ class SwinConfig:
                 f"depths {self.depths}, heads {self.num_heads}, windows {self.window_sizes}, pre-training windows "
                 f"{self.pretrained_window_sizes}; each has {NUM_STAGES} entries, one per stage; complete them"
             )
-        if any(self.width * 2**stage % heads for stage, heads in enumerate(self.num_heads)):
+        wrong = any(heads < 1 or self.width * 2**stage % heads for stage, heads in enumerate(self.num_heads))
+        if self.width < 1 or wrong:
             raise ConfigError(
                 f"width {self.width} with heads {self.num_heads}; each stage's width (doubled per stage) has to be a "
                 "multiple of its heads; change one of them"

@@ -73,7 +73,7 @@ class VitConfig:
     def __post_init__(self) -> None:
         check_image_size(*self.image_size, self.patch_size, "VitConfig")
         multiple = 4 if self.position == "sincos" else 1
-        if self.width % self.num_heads or self.width % multiple:
+        if self.num_heads < 1 or self.width < 1 or self.width % self.num_heads or self.width % multiple:
             raise ConfigError(
                 f"width {self.width} with {self.num_heads} heads; width has to be a multiple of the heads, and of 4 "
                 "with sincos positions; change one of them"

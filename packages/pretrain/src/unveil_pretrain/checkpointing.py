@@ -6,6 +6,7 @@ import time
 import torch
 from torch import Tensor
 from unveil_backbones import save
+from unveil_backbones.flops import count_cost
 from unveil_backbones.manifest import Manifest, Preprocessing
 
 from unveil_pretrain.errors import DivergedError
@@ -72,6 +73,7 @@ def save_checkpoint(run: Run, position: Position) -> None:
         samples_seen=position.samples_seen,
         unique_samples=len(run.data.train),
         tokens_seen=position.tokens_seen,
+        flops=_encoder_flops(run, position),
         device_seconds=position.seconds,
         data_hash=run.data.train.content_hash,
         val=run.folder.validation_curve(),
@@ -90,6 +92,14 @@ def save_checkpoint(run: Run, position: Position) -> None:
         extra=lambda folder: save_train_state(folder, model=objective, optimizer=run.optimizer, position=position),
     )
     run.folder.drop_old_train_states()
+
+
+def _encoder_flops(run: Run, position: Position) -> float:
+    """Floating point operations of the image encoder so far: text tower, decoder and validation are not counted."""
+    encoder, samples = run.objective.encoder, max(1, position.samples_seen)
+    kept = position.tokens_seen // samples if encoder.accepts_subset else None
+    cost = count_cost(encoder.spec, image_size=run.config.image_size, num_kept=kept)
+    return float(position.samples_seen * cost.training_flops)
 
 
 def diverged(run: Run, position: Position, inputs: Inputs, losses: Tensor, what: str) -> DivergedError:

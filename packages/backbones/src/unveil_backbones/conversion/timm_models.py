@@ -203,7 +203,9 @@ def _vit_architecture(config: VitConfig) -> tuple[str, dict[str, JSON]]:
             "timm's patch projection has a bias exactly if no norm precedes the blocks; ours differs"
         )
     if config.class_position and config.num_registers:
-        raise NotExpressibleError("timm has no position for the class token beside register tokens; export to dino")
+        raise NotExpressibleError(
+            "timm has no position for the class token beside register tokens; keep this encoder in its own format"
+        )
     epsilons = {1e-6: "vit_base_patch16_224", 1e-5: "vit_base_patch16_clip_224"}
     if config.norm_epsilon not in epsilons:
         raise NotExpressibleError(
