@@ -89,3 +89,7 @@ def test_cells_are_cut_as_pixel_shuffle_lays_them_out():
     images = torch.nn.functional.pixel_shuffle(values, 4)
     expected = torch.take_along_dim(values.flatten(2).transpose(1, 2), wanted[:, :, None], 1)
     assert torch.equal(cut_cells(images, 4, wanted), expected)
+
+
+def test_no_images_have_no_targets():
+    assert normalise_by_window(torch.empty(0, 3, 8, 8), 5).shape == (0, 3, 8, 8)

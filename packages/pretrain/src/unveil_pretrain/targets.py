@@ -41,7 +41,7 @@ def normalise_by_window(
         raise ConfigError(f"the target window is {window} pixels; give an odd number of at least 3, for example 47")
     count = _box_counts(images.shape[-2:], window, images.device)
     box_sums = _box_sums if running_sums else _pooled_box_sums
-    if images.device.type == "cpu":  # image by image, everything stays in the cache
+    if images.device.type == "cpu" and len(images):  # image by image, everything stays in the cache
         return torch.stack([_normalised(image, window, count, box_sums) for image in images.unbind()])
     return _normalised(images, window, count, box_sums)
 
