@@ -76,7 +76,7 @@ def test_json_keeps_everything(passport):
     [
         ({"mask_seed": 1.5}, r"passport.mask_seed is 1.5; it has to be an integer"),
         ({"mask_seed": True}, r"mask_seed is True; it has to be an integer"),
-        ({"realised_ratio": "x"}, r"realised_ratio is 'x'; it has to be a number"),
+        ({"realised_ratio": "x"}, r"realised_ratio is 'x'; it has to be a finite number"),
         ({"mask": []}, r"passport.mask is \[\]; it has to be a JSON object"),
         ({"dtype": None}, r"dtype is None; it has to be a string"),
         ({"image_size": [1, 2, 3]}, r"a list of 2 items"),
