@@ -6,44 +6,18 @@ from pathlib import Path
 import golden_numbers as numbers
 import pytest
 import torch
+from golden_names import open_clip_name
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from unveil_backbones import ImageTextPair, TextConfig, TextTower, VitConfig, VitEncoder
 
 WHOLE = ["gelu", "quick_gelu", "patch_dropout", "small", pytest.param("base", marks=pytest.mark.slow)]
 RESIZED = ["resized_48x48", "resized_24x56"]
-RENAMED = {
-    "norm1": "ln_1",
-    "norm2": "ln_2",
-    "attn.qkv.": "attn.in_proj_",
-    "attn.proj": "attn.out_proj",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-    "encoder.blocks": "visual.transformer.resblocks",
-    "encoder.patch_embed.proj": "visual.conv1",
-    "encoder.norm_pre": "visual.ln_pre",
-    "encoder.norm.": "visual.ln_post.",
-    "encoder.cls_token": "visual.class_embedding",
-    "encoder.pos_embed": "visual.positional_embedding",
-    "image_projection.weight": "visual.proj",
-    "text.blocks": "transformer.resblocks",
-    "text.token_embed": "token_embedding",
-    "text.pos_embed": "positional_embedding",
-    "text.norm.": "ln_final.",
-    "text_projection.weight": "text_projection",
-    "raw_logit_scale": "logit_scale",
-}
 
 
 @cache
 def golden():
     return numbers.read_golden(Path(__file__).parent / "golden" / "open_clip.json")
-
-
-def theirs(name):
-    for ours, other in RENAMED.items():
-        name = name.replace(ours, other)
-    return name
 
 
 def as_theirs(name: str, tensor: Tensor) -> Tensor:
@@ -87,7 +61,7 @@ def filled(case):
     state = numbers.weights(case["shapes"])
     with torch.no_grad():
         for name, parameter in pair.named_parameters():
-            weight = state.pop(theirs(name))
+            weight = state.pop(open_clip_name(name))
             parameter.copy_(weight.T if name.endswith("_projection.weight") else weight.view_as(parameter))
     assert not state
     return pair
@@ -112,9 +86,9 @@ def run(case, dtype, pair):
         numbers.probed(outputs).backward()
     differences += [numbers.output_difference(name, value, case["outputs"][name]) for name, value in outputs.items()]
     gradients = {
-        theirs(name): as_theirs(name, parameter.grad)
+        open_clip_name(name): as_theirs(name, parameter.grad)
         for name, parameter in pair.named_parameters()
-        if theirs(name) in case["gradients"]
+        if open_clip_name(name) in case["gradients"]
     }
     return max(differences), numbers.gradient_difference(gradients | {"images": images.grad}, case["gradients"])
 

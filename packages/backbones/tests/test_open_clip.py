@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from golden_names import open_clip_name
 from torch import Tensor
 from unveil_backbones import ImageTextPair, TextConfig, TextTower, VitConfig, VitEncoder, create, ensure_torchvision
 
@@ -47,36 +48,11 @@ def peer(activation: str) -> torch.nn.Module:
     return model.CLIP(EMBED, vision, text, quick_gelu=activation == "quick_gelu").eval()
 
 
-RENAMED = {
-    "norm1": "ln_1",
-    "norm2": "ln_2",
-    "attn.qkv.": "attn.in_proj_",
-    "attn.proj": "attn.out_proj",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-    "encoder.blocks": "visual.transformer.resblocks",
-    "encoder.patch_embed.proj": "visual.conv1",
-    "encoder.norm_pre": "visual.ln_pre",
-    "encoder.norm.": "visual.ln_post.",
-    "encoder.cls_token": "visual.class_embedding",
-    "encoder.pos_embed": "visual.positional_embedding",
-    "image_projection.weight": "visual.proj",
-    "text.blocks": "transformer.resblocks",
-    "text.token_embed": "token_embedding",
-    "text.pos_embed": "positional_embedding",
-    "text.norm.": "ln_final.",
-    "text_projection.weight": "text_projection",
-    "raw_logit_scale": "logit_scale",
-}
-
-
 def as_open_clip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our tensors, weights or gradients, under open_clip's names and in its shapes."""
     renamed = {}
     for name, tensor in tensors.items():
-        theirs = name
-        for ours, other in RENAMED.items():
-            theirs = theirs.replace(ours, other)
+        theirs = open_clip_name(name)
         if theirs in ("visual.proj", "text_projection"):
             tensor = tensor.T
         elif theirs == "visual.class_embedding":

@@ -106,6 +106,12 @@ def case(request) -> Case:
     return request.param
 
 
+@pytest.fixture(params=[case for case in CASES if case.strategy.share == "clip"], ids=str, scope="session")
+def clip_case(request) -> Case:
+    """Cases with one mask for all temporal slots."""
+    return request.param
+
+
 @pytest.fixture(params={type(case.strategy): case for case in reversed(CASES)}.values(), ids=str, scope="session")
 def case_of_a_kind(request) -> Case:
     """The first case of each strategy."""

@@ -1,7 +1,7 @@
 """What every strategy promises, on all CASES of conftest.py; and broken strategies, which each check must catch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -103,15 +103,16 @@ def test_take_then_restore_is_the_identity(case, seed):
     check_round_trip(case.strategy, case.grid, seed)
 
 
-def test_one_mask_for_all_slots_of_a_clip(case):
-    if case.strategy.share != "clip":
-        pytest.skip("not a mask of clips")
-    mask = case.strategy.sample(case.grid, IDS, seed=0).mask.reshape(len(IDS), case.grid.frames, -1)
+def test_one_mask_for_all_slots_of_a_clip(clip_case):
+    mask = clip_case.strategy.sample(clip_case.grid, IDS, seed=0).mask.reshape(len(IDS), clip_case.grid.frames, -1)
     assert (mask == mask[:, :1]).all()
 
 
 def test_a_strategy_is_a_value_and_describes_itself(case):
-    assert hash(case.strategy) == hash(case.strategy)
+    copy = replace(case.strategy)
+    assert copy is not case.strategy
+    assert copy == case.strategy
+    assert hash(copy) == hash(case.strategy)
     assert case.strategy.describe()["share"] == case.strategy.share
 
 

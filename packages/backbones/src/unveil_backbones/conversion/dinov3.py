@@ -108,4 +108,6 @@ def _link(name: str, prefix: str, gated: bool) -> Link:
 
 def _one_way(tensor: Tensor) -> list[Tensor]:
     """This layout is only read."""
-    raise NotImplementedError(f"a bias of {tuple(tensor.shape)} is not written in the authors' layout")
+    raise NotExpressibleError(
+        f"a bias of shape {tuple(tensor.shape)} cannot be written in the layout of DINOv3's authors; export to timm"
+    )
