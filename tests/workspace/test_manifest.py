@@ -56,7 +56,7 @@ def test_an_untouched_copy_agrees(copy):
             '[third-party]\neinops = ">=0.8"',
             "einops: no package requires it",
         ),
-        ("workspace.toml", 'extras = ["scenes"]', 'extras = ["sceens"]', r"pretrain: extras \['sceens'\]"),
+        ("workspace.toml", 'extras = ["clip"]', 'extras = ["clop"]', r"backbones: extras \['clop'\]"),
         ("constraints.txt", "\ntorch==", "\n# torch==", "third-party torch: constraints.txt does not pin it"),
         ("constraints.txt", "\nmmdet==3.3.0", "\nmmdet==3.2.0", "third-party mmdet: constraints.txt pins 3.2.0"),
         ("constraints.txt", "opencv-python-headless==", "opencv-python-headless==4.", "opencv-python-headless differ"),
@@ -121,7 +121,7 @@ def test_the_command_prints_what_the_makefile_needs(root):
     assert lines[:4] == [
         "-e ./packages/masking[torch]",
         "-e ./packages/backbones[clip]",
-        "-e ./packages/pretrain[scenes]",
+        "-e ./packages/pretrain[all]",
         "-e ./packages/evalharness[all]",
     ]
     assert "pytest" in lines

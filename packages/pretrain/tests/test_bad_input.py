@@ -117,7 +117,7 @@ def test_cuda_without_cuda(capsys, shards, tmp_path, monkeypatch):
 
 
 def test_unknown_commands_and_recipes(capsys):
-    assert "give mim, flip, scenes or ls" in line(capsys, "train")
+    assert "give one of mim, flip, scenes, ls" in line(capsys, "train")
     assert "tiny_simmim" in line(capsys, "mim", "tiny_beit")
     assert "needs a recipe" in line(capsys, "flip")
 
@@ -235,7 +235,7 @@ def test_a_loss_that_is_no_number_stops_with_step_samples_and_checkpoint(
 
 def test_a_validation_loss_that_is_no_number_is_no_traceback(simmim_config, shards, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "unveil_pretrain.checkpointing.evaluate", lambda *_, **__: {"loss": summarise(torch.tensor([torch.nan]))}
+        "unveil_pretrain.scoring.evaluate", lambda *_, **__: {"loss": summarise(torch.tensor([torch.nan]))}
     )
     with pytest.raises(DivergedError, match="validation loss is not finite at step 2; there is no checkpoint yet"):
         run(simmim_config, tmp_path / "run", shards)

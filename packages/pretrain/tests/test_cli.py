@@ -5,7 +5,10 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 from unveil_backbones import names
-from unveil_pretrain.cli import FlipCommand, MimCommand, Place, main
+from unveil_pretrain.cli import main
+from unveil_pretrain.commands.flip import FlipCommand
+from unveil_pretrain.commands.mim import MimCommand
+from unveil_pretrain.commands.training import Place
 from unveil_pretrain.config import config_to_json, first_difference
 from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
 
@@ -103,7 +106,7 @@ def test_scenes_dispatches_to_the_generator(monkeypatch, tmp_path, capsys):
         built.append(config)
         return config.out
 
-    monkeypatch.setattr("unveil_pretrain.cli.build_scenes", build)
+    monkeypatch.setattr("unveil_pretrain.commands.scenes.build_scenes", build)
     main(["scenes", "--out", str(tmp_path / "d"), "--num-train", "7"])
     assert built[0].num_train == 7
     assert capsys.readouterr().out.strip() == str(tmp_path / "d")

@@ -9,7 +9,8 @@ import torch
 from unveil_pretrain.data import ImageDataset, ShardDataset
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.record import RunFolder
-from unveil_pretrain.run import assemble, open_data
+from unveil_pretrain.run import assemble
+from unveil_pretrain.sources import open_data
 from unveil_pretrain.validate import KeyOrder, evaluate, summarise
 
 

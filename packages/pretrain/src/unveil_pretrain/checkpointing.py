@@ -1,6 +1,5 @@
-"""What happens at the milestones of a run: a validation, a checkpoint, a loss that is no number."""
+"""What happens at the milestones of a run: a checkpoint, a loss that is no number."""
 
-import math
 import time
 
 import torch
@@ -14,43 +13,8 @@ from unveil_pretrain.objectives.base import Inputs
 from unveil_pretrain.record import git_commit, package_versions
 from unveil_pretrain.run import Run
 from unveil_pretrain.train_state import Position, save_train_state
-from unveil_pretrain.validate import evaluate
 
-__all__ = ["diverged", "record_validation", "save_checkpoint"]
-
-
-def record_validation(run: Run, position: Position) -> float:
-    """Score the validation images and the training images of the gap, append to val.jsonl, return the loss.
-
-    Raises:
-        DivergedError: a validation loss is not finite.
-        DataError: an image cannot be read.
-        OutputError: val.jsonl cannot be written.
-    """
-    bfloat16 = run.config.precision == "bfloat16"
-    scores = evaluate(run.objective, run.validation, run.normalise, bfloat16=bfloat16)
-    gap = {} if run.gap is None else evaluate(run.objective, run.gap, run.normalise, bfloat16=bfloat16)
-    if not all(math.isfinite(score.loss) for score in (*scores.values(), *gap.values())):
-        raise DivergedError(
-            f"the validation loss is not finite at step {position.step}; {_last_good(run)}; "
-            "lower base_lr or clip_norm in a new --out"
-        )
-    main, train = scores["loss"], gap.get("loss")
-    row: dict[str, object] = {
-        "step": position.step,
-        "samples_seen": position.samples_seen,
-        "loss": main.loss,
-        "standard_error": main.standard_error,
-        "num_images": main.num_images,
-        "train_loss": None if train is None else train.loss,
-        "train_standard_error": None if train is None else train.standard_error,
-        "train_num_images": 0 if train is None else train.num_images,
-    }
-    for view, score in scores.items():
-        if view != "loss":
-            row |= {f"{view}_loss": score.loss, f"{view}_standard_error": score.standard_error}
-    run.folder.add_validation({**row, "passport": run.passport.hash})
-    return main.loss
+__all__ = ["diverged", "last_good", "save_checkpoint"]
 
 
 def save_checkpoint(run: Run, position: Position) -> None:
@@ -130,11 +94,12 @@ def diverged(run: Run, position: Position, inputs: Inputs, losses: Tensor, what:
     more = f" and {len(suspects) - 4} more" if len(suspects) > 4 else ""
     return DivergedError(
         f"the {what} is not finite at step {position.step} (samples {shown}{more}; batch in {record}); "
-        f"{_last_good(run)}; "
+        f"{last_good(run)}; "
         "lower base_lr or clip_norm, or use float32, in a new --out"
     )
 
 
-def _last_good(run: Run) -> str:
+def last_good(run: Run) -> str:
+    """Where a person can go back to, in words."""
     last = run.folder.last_checkpoint()
     return "there is no checkpoint yet" if last is None else f"the last good checkpoint is {last}"

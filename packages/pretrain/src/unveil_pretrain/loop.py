@@ -16,13 +16,15 @@ import torch
 from tqdm import tqdm
 from unveil_backbones import load
 
-from unveil_pretrain.checkpointing import diverged, record_validation, save_checkpoint
+from unveil_pretrain.checkpointing import diverged, save_checkpoint
 from unveil_pretrain.config import FlipConfig, MimConfig
 from unveil_pretrain.data import Batch, train_batches
 from unveil_pretrain.data.streams import words
 from unveil_pretrain.optim import set_learning_rate
 from unveil_pretrain.record import RunFolder, about_run
-from unveil_pretrain.run import DeviceName, Run, assemble, choose_device, describe, open_data
+from unveil_pretrain.run import DeviceName, Run, assemble, choose_device, describe
+from unveil_pretrain.scoring import record_validation
+from unveil_pretrain.sources import open_data
 from unveil_pretrain.train_state import Position
 
 __all__ = ["StepMetrics", "train", "train_step"]

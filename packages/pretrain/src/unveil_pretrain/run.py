@@ -1,6 +1,5 @@
 """The parts of a run, put together before its first step: data, device, model, optimiser, validation sets."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,35 +7,19 @@ import torch
 from unveil_backbones import Checkpoint, create
 from unveil_backbones.manifest import Passport
 
-from unveil_pretrain.config import FlipConfig, MimConfig, RunConfig, config_to_json
-from unveil_pretrain.data import ImageDataset, PairDataset, ShardDataset
+from unveil_pretrain.config import FlipConfig, MimConfig, RunConfig
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.inputs import Normaliser
 from unveil_pretrain.objectives.base import BuildContext, Objective
 from unveil_pretrain.optim import build_optimizer
 from unveil_pretrain.record import RunFolder
+from unveil_pretrain.sources import RunData, captions_of_samples
 from unveil_pretrain.train_state import Position, load_train_state
 from unveil_pretrain.validate import MASK_EPOCH, KeyOrder, ValidationSet, key_ordered
 
-__all__ = ["DeviceName", "Run", "RunData", "assemble", "choose_device", "describe", "open_data"]
+__all__ = ["DeviceName", "Run", "assemble", "choose_device", "describe"]
 
 DeviceName = Literal["auto", "cpu", "cuda"]
-
-
-@dataclass(frozen=True, slots=True)
-class RunData:
-    """The two data sets of a run."""
-
-    train: ImageDataset | PairDataset
-    val: ImageDataset | PairDataset
-
-    def identity(self, config: MimConfig | FlipConfig) -> dict[str, object]:
-        """What defines the run: its settings and the content of its data, not where they lie."""
-        return {
-            "config": config_to_json(config),
-            "train_data_hash": self.train.content_hash,
-            "val_data_hash": self.val.content_hash,
-        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,22 +40,6 @@ class Run:
     def device(self) -> torch.device:
         """Where the model is."""
         return self.normalise.device
-
-
-def open_data(config: MimConfig | FlipConfig, *, train_data: str, val_data: str) -> RunData:
-    """Index the shards and take the subsets that the settings ask for.
-
-    Raises:
-        DataError: shards are missing or damaged, or samples lack what the objective needs.
-        ConfigError: a subset is larger than the data.
-    """
-    kind = PairDataset if config.objective.needs_captions else ImageDataset
-    train, val = ShardDataset(train_data), ShardDataset(val_data)
-    if config.num_unique:
-        train = train.subset(config.num_unique, seed=config.seed)
-    if config.val_images:
-        val = val.subset(config.val_images, seed=config.val_mask_seed)
-    return RunData(kind(train, image_size=config.image_size), kind(val, image_size=config.image_size))
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -157,7 +124,7 @@ def _build_objective(config: MimConfig | FlipConfig, data: RunData, checkpoint: 
         BuildContext(
             encoder=encoder,
             image_size=config.image_size,
-            captions=_captions_of(data.train),
+            captions=captions_of_samples(data.train),
             tokenizer_json=None if checkpoint is None else checkpoint.tokenizer_json,
         )
     )
@@ -165,20 +132,6 @@ def _build_objective(config: MimConfig | FlipConfig, data: RunData, checkpoint: 
         objective.encoder.load_state_dict(checkpoint.encoder.state_dict())
         objective.load_heads(checkpoint.heads)
     return objective
-
-
-def _captions_of(dataset: ImageDataset | PairDataset) -> Callable[[int], list[str]]:
-    def captions(most: int) -> list[str]:
-        if isinstance(dataset, ImageDataset):
-            raise ConfigError("these samples have no captions; give image-caption shards")
-        found: list[str] = []
-        for index in range(len(dataset)):
-            found.extend(dataset.captions(index))
-            if len(found) >= most:
-                break
-        return found[:most]
-
-    return captions
 
 
 def _scored(samples: KeyOrder, config: RunConfig, num_workers: int) -> ValidationSet:

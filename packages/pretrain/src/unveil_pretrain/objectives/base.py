@@ -1,5 +1,8 @@
 """The protocol of an objective: embed → mask → encode → predict → one loss per sample.
 
+An objective whose samples meet each other (contrastive losses) also splits forward() into two halves, so that a batch
+can be encoded in parts and by several processes: `encode_samples` for each part, `compare` once over the whole batch.
+
 An objective is one module that owns the encoder and whatever is thrown away after pre-training, and one frozen
 dataclass with its settings that builds it. The loop, validation, checkpoints and the command line know only this file:
 a new objective is one new file, and a recipe that names its settings class.
@@ -11,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -21,7 +24,16 @@ from unveil_backbones.manifest import TextSpec
 
 from unveil_pretrain.errors import ConfigError
 
-__all__ = ["BuildContext", "Inputs", "LossOutput", "Objective", "ObjectiveConfig", "ValidationCard"]
+__all__ = [
+    "BuildContext",
+    "Encoded",
+    "Gather",
+    "Inputs",
+    "LossOutput",
+    "Objective",
+    "ObjectiveConfig",
+    "ValidationCard",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,30 @@ class BuildContext:
     """The tokenizer of the checkpoint that a run continues from, or None at the start."""
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What `compare` needs of some samples.
+
+    Attributes:
+        embeddings: One or several tensors, each with a row per sample, that meet those of other samples.
+        own: Loss of each sample that involves no other sample, already weighted; None where there is none.
+        num_tokens: Image tokens the encoder processed.
+    """
+
+    embeddings: tuple[Float[Tensor, "b e"], ...]
+    own: Float[Tensor, " b"] | None
+    num_tokens: int
+
+
+@runtime_checkable
+class Gather(Protocol):
+    """Joins the rows of all processes, in rank order; gradients flow back to the process that a row came from."""
+
+    def __call__(self, rows: Float[Tensor, "b e"]) -> Float[Tensor, "g e"]:
+        """All rows of the global batch; the rows themselves with a single process."""
+        ...
+
+
 class Objective(nn.Module, ABC):
     """A pre-training task around `self.encoder`.
 
@@ -124,6 +160,35 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def card(self) -> ValidationCard:
         """What a reader must know to compare this objective's validation losses."""
+
+    @property
+    def couples_samples(self) -> bool:
+        """Whether the loss of a sample depends on the others of its batch: `encode_samples` and `compare` exist."""
+        return False
+
+    def encode_samples(self, inputs: Inputs, *, seed: int) -> Encoded:
+        """First half of forward() for a part of a batch; only if `couples_samples`."""
+        raise NotImplementedError(f"{type(self).__name__} does not couple samples; call it instead")
+
+    def compare(
+        self, embeddings: tuple[Float[Tensor, "b e"], ...], *, first: int, gather: Gather
+    ) -> Float[Tensor, " b"]:
+        """Second half of forward(): the loss of each sample of this process among the global batch.
+
+        Args:
+            embeddings: `Encoded.embeddings` of this process's samples.
+            first: Position of its first sample in the global batch.
+            gather: Joins the rows of all processes.
+
+        Returns:
+            Losses whose sum over all processes, divided by the global batch, is the loss of the batch; `Encoded.own` is
+            not included.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not couple samples; call it instead")
+
+    def after_update(self, progress: float) -> None:
+        """Called after every optimiser step, `progress` in (0, 1] of the run: teachers that follow their students."""
+        del progress
 
     @property
     def group_size(self) -> int:
