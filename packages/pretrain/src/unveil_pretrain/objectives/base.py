@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from unveil_backbones import Encoder
 from unveil_backbones.manifest import TextSpec
@@ -32,6 +32,7 @@ __all__ = [
     "LossOutput",
     "Objective",
     "ObjectiveConfig",
+    "Scored",
     "ValidationCard",
 ]
 
@@ -59,6 +60,20 @@ class LossOutput:
 
     per_sample: Float[Tensor, " b"]
     num_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scored:
+    """What validation learns from some samples.
+
+    Attributes:
+        losses: Views of the loss by name, "loss" first of all; a value per sample.
+        rows: What `Objective.set_scores` needs of the whole validation set; tensors whose first axis runs over the
+            samples, or over things of the samples in the order of the samples. Joined on the CPU.
+    """
+
+    losses: Mapping[str, Float[Tensor, " b"]]
+    rows: Mapping[str, Shaped[Tensor, "r *e"]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,6 +220,27 @@ class Objective(nn.Module, ABC):
         """
         del chunk_size
         return {"loss": self(inputs, seed=seed).per_sample}
+
+    def score_samples(self, inputs: Inputs, *, seed: int, chunk_size: int) -> Scored:
+        """What validation calls: `validation_losses`, and what `set_scores` needs of the same samples.
+
+        With several masks per image it is called again for every mask, with `inputs.epochs` 0, 1, 2, ...; a view that
+        no mask can change may be left out after the first, and rows are only kept of the first.
+        """
+        return Scored(losses=self.validation_losses(inputs, seed=seed, chunk_size=chunk_size))
+
+    def set_scores(self, rows: Mapping[str, Shaped[Tensor, "r *e"]]) -> dict[str, Float[Tensor, " n"]]:
+        """Scores that need all n validation samples at once, such as retrieval; none by default.
+
+        Args:
+            rows: `Scored.rows` of the whole validation set, in the order of the samples.
+
+        Returns:
+            By name ("image_recall_1"), a value of each sample whose mean is the score; mean and standard error go into
+            val.jsonl and to the loggers, the values into the table of the validation. No name is that of a loss.
+        """
+        del rows
+        return {}
 
     def no_weight_decay(self) -> frozenset[str]:
         """Parameters (names within this module) that are exempt from weight decay beyond one-dimensional ones."""
