@@ -1,7 +1,6 @@
 """Decoding to RGB, stateless crops, and captions."""
 
 import io
-import json
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from unveil_pretrain.data.datasets import captions_of
 from unveil_pretrain.data.images import (
     center_crop,
     check_image_size,
@@ -145,25 +143,3 @@ def test_the_centre_crop_keeps_the_middle():
 def test_image_sizes_are_checked(size):
     with pytest.raises(ConfigError, match="height and width"):
         check_image_size(size)
-
-
-def test_captions_come_from_the_json_or_else_the_text():
-    listed = json.dumps({"captions": [" one ", "", "two"]}).encode()
-    assert captions_of({"json": listed, "txt": b"three"}, "w") == ("one", "two")
-    assert captions_of({"json": b'{"width": 3}', "txt": b"drei\n"}, "w") == ("drei",)
-    assert captions_of({"json": b'{"captions": "single"}'}, "w") == ("single",)
-
-
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({"json": b"{"}, "cannot be read"),
-        ({"txt": b"\xff\xfe"}, "cannot be read"),
-        ({"txt": b"  \n"}, "no caption"),
-        ({"json": b'{"captions": []}'}, "no caption"),
-        ({"json": b"[1]"}, "no caption"),
-    ],
-)
-def test_bad_captions_are_named(files, message):
-    with pytest.raises(DataError, match=rf"s\.tar: k: .*{message}"):
-        captions_of(files, "s.tar: k")

@@ -1,12 +1,15 @@
 """Shards in, batches out: every image a pure function of (seed, epoch, sample id), every batch of (seed, step)."""
 
-from unveil_pretrain.data.datasets import ImageDataset, PairDataset
+from unveil_pretrain.data.captions import CaptionCounts
+from unveil_pretrain.data.datasets import ImageDataset
 from unveil_pretrain.data.loader import Batch, train_batches, val_batches
 from unveil_pretrain.data.order import step_indices
+from unveil_pretrain.data.pairs import PairDataset
 from unveil_pretrain.data.shards import ShardDataset, sample_id_of
 
 __all__ = [
     "Batch",
+    "CaptionCounts",
     "ImageDataset",
     "PairDataset",
     "ShardDataset",

@@ -1,14 +1,14 @@
-"""Samples of shards as training sees them: images alone, or images with a caption."""
+"""Samples of shards as training sees them; `pairs.py` adds captions to the images."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
+from unveil_pretrain.data.captions import CaptionCounts
 from unveil_pretrain.data.images import (
     IMAGE_EXTENSIONS,
     center_crop,
@@ -18,19 +18,19 @@ from unveil_pretrain.data.images import (
     train_view,
 )
 from unveil_pretrain.data.shards import ShardDataset
-from unveil_pretrain.data.streams import CAPTION_STREAM, draws
 from unveil_pretrain.errors import DataError
 
-__all__ = ["Example", "ExampleDataset", "ImageDataset", "PairDataset", "captions_of"]
+__all__ = ["Example", "ExampleDataset", "ImageDataset"]
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One sample ready for a batch: pixels (uint8 [3, h, w]), its stable id, and its caption if there is one."""
+    """One sample ready for a batch: pixels (uint8 [3, h, w]), its stable id, its caption and what was done to it."""
 
     image: UInt8[Tensor, "3 h w"]
     sample_id: int
     caption: str | None
+    caption_counts: CaptionCounts = field(default_factory=CaptionCounts)
 
 
 class ExampleDataset(Protocol):
@@ -109,77 +109,6 @@ class ImageDataset:
         """`val_example` of a sample whose files were read already."""
         image = load_image(files[self._extensions[index]], self.shards.where(index))
         return Example(to_tensor(center_crop(image, self.image_size)), int(self.sample_ids[index]), None)
-
-
-class PairDataset:
-    """Image-caption pairs: captions come from the list "captions" of the .json, or else from the .txt.
-
-    Training draws one caption per epoch from (seed, epoch, sample id); validation always takes the first. Crops are not
-    mirrored, since captions say left and right.
-    """
-
-    def __init__(self, shards: ShardDataset, *, image_size: Sequence[int]) -> None:
-        """Check that every sample holds one image and a file that may hold captions; errors as `ImageDataset`."""
-        self.images = ImageDataset(shards, image_size=image_size, mirror=False)
-        self.shards = shards
-        for index in range(len(shards)):
-            if not {"txt", "json"}.intersection(shards.extensions(index)):
-                raise DataError(f"{shards.where(index)}: no caption (.txt or .json); remove the sample or add the file")
-
-    @property
-    def sample_ids(self) -> np.ndarray:
-        """int64 [n], the stable ids of the samples."""
-        return self.shards.sample_ids
-
-    @property
-    def content_hash(self) -> str:
-        """64 hex digits that identify the samples and their order."""
-        return self.shards.content_hash
-
-    def __len__(self) -> int:
-        return len(self.shards)
-
-    def captions(self, index: int) -> tuple[str, ...]:
-        """All captions of one sample, in stored order."""
-        return captions_of(self.shards.read(index), self.shards.where(index))
-
-    def train_example(self, index: int, *, seed: int, epoch: int) -> Example:
-        """The image under this epoch's crop, with this epoch's caption."""
-        files = self.shards.read(index)
-        example = self.images.train_example_of(files, index, seed=seed, epoch=epoch)
-        captions = captions_of(files, self.shards.where(index))
-        choice = int(draws(seed, epoch, example.sample_id, CAPTION_STREAM, 1)[0] * len(captions))
-        return Example(example.image, example.sample_id, captions[choice])
-
-    def val_example(self, index: int) -> Example:
-        """The image under the centre crop, with its first caption."""
-        files = self.shards.read(index)
-        example = self.images.val_example_of(files, index)
-        return Example(example.image, example.sample_id, captions_of(files, self.shards.where(index))[0])
-
-
-def captions_of(files: Mapping[str, bytes], where: str) -> tuple[str, ...]:
-    """The non-empty captions of one sample.
-
-    Raises:
-        DataError: the .json or .txt is malformed, or neither holds a caption.
-    """
-    captions: list[object] = []
-    try:
-        if "json" in files:
-            record = json.loads(files["json"])
-            listed = record.get("captions", []) if isinstance(record, dict) else []
-            captions = listed if isinstance(listed, list) else [listed]
-        if not captions and "txt" in files:
-            captions = [files["txt"].decode("utf-8")]
-    except ValueError as error:  # bad JSON, bad UTF-8
-        raise DataError(f"{where}: the caption file cannot be read ({error}); write it again as UTF-8") from error
-    texts = tuple(caption.strip() for caption in captions if isinstance(caption, str) and caption.strip())
-    if not texts:
-        raise DataError(
-            f'{where}: no caption; give a .txt, or a .json with {{"captions": ["..."]}}, or remove the sample'
-        )
-    return texts
 
 
 def _image_extension(shards: ShardDataset, index: int) -> str:

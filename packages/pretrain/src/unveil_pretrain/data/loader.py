@@ -5,13 +5,14 @@ them. So there is no sampler state to save, and step s is the same after a resta
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from unveil_pretrain.data.captions import CaptionCounts
 from unveil_pretrain.data.datasets import Example, ExampleDataset
 from unveil_pretrain.data.order import step_indices
 from unveil_pretrain.errors import ConfigError, DataError
@@ -28,12 +29,14 @@ class Batch:
         sample_ids: int64 [b].
         epochs: int64 [b], the epoch in which each sample is seen; zero in validation.
         captions: One per image, or None for images alone.
+        caption_counts: What was done to the captions.
     """
 
     images: UInt8[Tensor, "b 3 h w"]
     sample_ids: Int64[Tensor, " b"]
     epochs: Int64[Tensor, " b"]
     captions: list[str] | None
+    caption_counts: CaptionCounts = field(default_factory=CaptionCounts)
 
 
 def train_batches(
@@ -113,6 +116,7 @@ def _collate(examples: Sequence[Example], epochs: Tensor) -> Batch:
         sample_ids=torch.tensor([example.sample_id for example in examples], dtype=torch.int64),
         epochs=epochs,
         captions=captions or None,
+        caption_counts=sum((example.caption_counts for example in examples), CaptionCounts()),
     )
 
 
