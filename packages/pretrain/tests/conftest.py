@@ -2,8 +2,11 @@
 
 import io
 import json
+import multiprocessing
+import socket
 import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import jaxtyping
 
@@ -112,3 +115,59 @@ def flip_config():
         checkpoint_every=2,
         gap_images=8,
     )
+
+
+PROCESS = """
+import os, runpy, sys, torch
+os.environ.update(environment)
+sys.argv = arguments
+sys.stdout, sys.stderr = open(stdout, "w", buffering=1), open(stderr, "w", buffering=1)
+torch.set_num_threads(1)
+if code.endswith(".py"):
+    runpy.run_path(code, run_name="__main__")
+else:
+    runpy.run_module(code, run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture
+def in_processes(tmp_path):
+    """Runs Python code in several processes that torchrun's variables connect by gloo.
+
+    `in_processes(2, code, *arguments)` gives each process's standard output and fails with the first one's error;
+    `code` is the text of a script or, in one word, the name of a module as for `python -m`.
+    """
+
+    def run(num, code, *arguments):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        what = code
+        if "\n" in code:
+            what = str(tmp_path / f"processes_{port}.py")
+            Path(what).write_text(code)
+        # Forked from a server that has imported the package once; not from here, where autograd's threads may exist.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["unveil_pretrain"])
+        shared = {"WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        files = [[tmp_path / f"{port}_{rank}.{kind}" for kind in ("out", "err")] for rank in range(num)]
+        started = []
+        for rank, (out, error) in enumerate(files):
+            names = {
+                "code": what,
+                "arguments": [what, *map(str, arguments)],
+                "environment": {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                "stdout": str(out),
+                "stderr": str(error),
+            }
+            started.append(context.Process(target=exec, args=(PROCESS, names)))
+            started[-1].start()
+        for process in started:
+            process.join(timeout=120)
+            process.kill()
+            process.join()
+        for process, (_, error) in zip(started, files, strict=True):
+            assert process.exitcode == 0, error.read_text()
+        return [out.read_text() for out, _ in files]
+
+    return run

@@ -1,0 +1,203 @@
+"""The processes of a run: who they are, and the few things they tell each other.
+
+Everything about them comes from torchrun's environment (RANK, LOCAL_RANK, WORLD_SIZE); a process that torchrun did not
+start is a world of its own, and nothing here then costs anything. torchrun elects, restarts and stops processes.
+
+Shapes: b rows of one process, g of all.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors as flatten
+from torch._utils import _unflatten_dense_tensors as unflatten
+
+from unveil_pretrain.errors import ConfigError
+
+__all__ = ["World", "joined", "world_of_environment"]
+
+_Value = TypeVar("_Value")
+
+# Elements per message of `sum_gradients`: 25 MB of float32, as DistributedDataParallel sends.
+_BUCKET = 25 * 2**20 // 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class World:
+    """The processes that compute one run together; with `size` 1 all methods return at once what they were given."""
+
+    rank: int = 0
+    """Which of them this is, from 0."""
+    local_rank: int = 0
+    """Which of those on this machine."""
+    size: int = 1
+    """How many there are."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the run's files: exactly one does."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """This process's contiguous part of `count` samples.
+
+        Raises:
+            ConfigError: they cannot be dealt out equally.
+        """
+        if count % self.size:
+            raise ConfigError(
+                f"a batch of {count} cannot be dealt out equally to {self.size} processes; give a batch_size that is a "
+                f"multiple of {self.size}, or another number of processes"
+            )
+        each = count // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def gather(self, rows: Float[Tensor, "b *e"]) -> Float[Tensor, "g *e"]:
+        """The rows of all processes in rank order; gradients flow back to the process a row came from.
+
+        Each process gives as many rows. A sum over processes of losses of gathered rows has exact gradients.
+        """
+        if self.size == 1:
+            return rows
+        return cast(Tensor, _Gather.apply(rows, self.rank, self.size))
+
+    def gather_rows(self, rows: Shaped[Tensor, "b *e"]) -> Shaped[Tensor, "g *e"]:
+        """As `gather` without gradients, where processes may give different numbers of rows."""
+        if self.size == 1:
+            return rows
+        counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(self.size)]
+        dist.all_gather(counts, torch.tensor([len(rows)], dtype=torch.int64, device=rows.device))
+        most = max(int(count) for count in counts)
+        padded = rows.new_zeros(most, *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+
+    def gather_objects(self, value: _Value) -> list[_Value]:
+        """A plain Python value of each process, in rank order."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def sum(self, values: Sequence[float], device: torch.device) -> list[float]:
+        """Element-wise sums over all processes, in float64; `device` is where the process computes."""
+        if self.size == 1:
+            return [float(value) for value in values]
+        total = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def sum_gradients(self, module: nn.Module) -> None:
+        """Replace every gradient by its sum over all processes; one that no process has stays None."""
+        if self.size == 1:
+            return
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        there = torch.tensor([parameter.grad is not None for parameter in parameters], device=parameters[0].device)
+        there = there.to(torch.int32)
+        dist.all_reduce(there, op=dist.ReduceOp.MAX)
+        gradients = []
+        for parameter, used in zip(parameters, there.tolist(), strict=True):
+            if used:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                gradients.append(parameter.grad)
+        buckets = list(_buckets(gradients))
+        flat = [flatten(bucket) for bucket in buckets]
+        for handle in [dist.all_reduce(message, async_op=True) for message in flat]:
+            cast(Any, handle).wait()
+        for bucket, message in zip(buckets, flat, strict=True):
+            for gradient, total in zip(bucket, unflatten(message, bucket), strict=True):
+                gradient.copy_(total)
+
+    def copy_from_first(self, module: nn.Module) -> None:
+        """Give every process the first one's parameters and buffers."""
+        if self.size > 1:
+            for value in module.state_dict().values():
+                dist.broadcast(value, src=0)
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.size > 1:
+            dist.barrier()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, rank: int, size: int) -> Tensor:
+        ctx.rank, ctx.num_rows = rank, len(rows)
+        parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(size)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        # Every process's loss reads these rows: the sum of what they all say is the gradient.
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total[ctx.rank * ctx.num_rows : (ctx.rank + 1) * ctx.num_rows], None, None
+
+
+def world_of_environment(environment: Mapping[str, str] | None = None) -> World:
+    """What torchrun says in the environment (by default os.environ); a single process if it says nothing.
+
+    Raises:
+        ConfigError: the variables are incomplete or contradict each other.
+    """
+    given = os.environ if environment is None else environment
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    values = [given.get(name, "") for name in names]
+    if not any(values):
+        return World()
+    if not all(value.isdigit() for value in values) or not int(values[0]) < int(values[2]):
+        said = ", ".join(f"{name}={value!r}" for name, value in zip(names, values, strict=True))
+        raise ConfigError(f"{said}: start several processes by torchrun, or unset these variables")
+    rank, local_rank, size = map(int, values)
+    return World(rank=rank, local_rank=local_rank, size=size)
+
+
+@contextmanager
+def joined(world: World, device: torch.device) -> Iterator[World]:
+    """Connect the processes for the length of a `with`: NCCL between GPUs, gloo between CPUs.
+
+    Raises:
+        ConfigError: there are fewer GPUs on this machine than processes.
+    """
+    if world.size == 1 or dist.is_initialized():
+        yield world
+        return
+    if device.type == "cuda":
+        if world.local_rank >= torch.cuda.device_count():
+            raise ConfigError(
+                f"process {world.local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}; "
+                "give torchrun at most so many for --nproc-per-node"
+            )
+        torch.cuda.set_device(world.local_rank)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, rank=world.rank, world_size=world.size)
+    try:
+        yield world
+    finally:
+        dist.destroy_process_group()
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Neighbours of one type whose sizes sum up to a message."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        full = sum(one.numel() for one in bucket) + tensor.numel() > _BUCKET
+        if bucket and (full or bucket[0].dtype != tensor.dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
