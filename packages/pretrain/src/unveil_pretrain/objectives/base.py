@@ -12,7 +12,7 @@ Shapes: b samples, c h w pixels.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -32,8 +32,10 @@ __all__ = [
     "LossOutput",
     "Objective",
     "ObjectiveConfig",
+    "SampleImages",
     "Scored",
     "ValidationCard",
+    "no_images",
 ]
 
 
@@ -46,12 +48,14 @@ class Inputs:
         sample_ids: Stable ids; with the epoch and the seed they decide the mask.
         epochs: The epoch in which each sample is seen; zero in validation.
         captions: One per image, or None for images alone.
+        all_captions: In validation of pairs every caption of each image; empty otherwise.
     """
 
     images: Float[Tensor, "b c h w"]
     sample_ids: Int64[Tensor, " b"]
     epochs: Int64[Tensor, " b"]
     captions: Sequence[str] | None
+    all_captions: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class Scored:
     """
 
     losses: Mapping[str, Float[Tensor, " b"]]
-    rows: Mapping[str, Shaped[Tensor, "r *e"]] = MappingProxyType({})
+    rows: Mapping[str, Shaped[Tensor, "r *e"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +96,19 @@ class ValidationCard:
     """Contrastive objectives: pairs that are compared with each other; 0 where samples do not meet."""
 
 
+SampleImages = Callable[[int], Float[Tensor, "b c h w"]]
+"""Up to so many training images under the fixed crop, normalised, a seeded subset in the order of the data."""
+
+
+def no_images(most: int) -> Float[Tensor, "b c h w"]:
+    """Stands where nobody has training images.
+
+    Raises:
+        ConfigError: always.
+    """
+    raise ConfigError(f"{most} training images are wanted and there are none; continue from a checkpoint, or give data")
+
+
 @dataclass(frozen=True, slots=True)
 class BuildContext:
     """What an objective may need besides its settings when it is built."""
@@ -104,6 +121,11 @@ class BuildContext:
     """Gives the captions of up to so many training samples; only called by objectives with text."""
     tokenizer_json: str | None
     """The tokenizer of the checkpoint that a run continues from, or None at the start."""
+    images: SampleImages = no_images
+    """Gives up to so many training images; only called by objectives that take something from the data first."""
+    stored_heads: Mapping[str, Tensor] | None = None
+    """The heads of the checkpoint that a run continues from, or None at the start: what was taken from the data then.
+    """
 
 
 @dataclass(frozen=True, slots=True)
