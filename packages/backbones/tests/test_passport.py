@@ -20,6 +20,7 @@ CHANGES = {
     "images_hash": "other",
     "negative_pool": 64,
     "dtype": "bfloat16",
+    "num_masks": 4,
 }
 
 
@@ -71,9 +72,18 @@ def test_json_keeps_everything(passport):
     assert Passport.from_json(passport.to_json()) == passport
 
 
+def test_a_single_mask_is_not_written_so_that_older_passports_keep_their_hash(passport):
+    assert "num_masks" not in passport.to_json()
+    assert Passport.from_json(passport.to_json()).num_masks == 1
+    several = replace(passport, num_masks=4)
+    assert several.to_json() == {**passport.to_json(), "num_masks": 4}
+    assert Passport.from_json(several.to_json()) == several
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"num_masks": 2.0}, r"num_masks is 2.0; it has to be an integer"),
         ({"mask_seed": 1.5}, r"passport.mask_seed is 1.5; it has to be an integer"),
         ({"mask_seed": True}, r"mask_seed is True; it has to be an integer"),
         ({"realised_ratio": "x"}, r"realised_ratio is 'x'; it has to be a finite number"),

@@ -81,7 +81,8 @@ def test_every_manifest_that_is_written_is_valid(manifest, saved, saved_pair, tm
         unknown=("step",),
     )
     bare = replace(manifest, text=None, flops=None, val=(), passport=None, mask={})
-    for one in (manifest, bare, replace(manifest, origin=report)):
+    several = replace(manifest, passport=replace(manifest.passport, num_masks=4))
+    for one in (manifest, bare, several, replace(manifest, origin=report)):
         assert problems(json.loads(one.to_json()), manifest_schema()) == []
     convert(saved, tmp_path / "timm", to="timm")
     converted = convert(tmp_path / "timm", tmp_path / "ours").path

@@ -41,6 +41,8 @@ class Passport:
     """Number of negatives each pair is compared with; 0 for an objective without negatives."""
     dtype: str
     """Arithmetic of the forward pass: ``float32``, ``bfloat16``."""
+    num_masks: int = 1
+    """Masks that each image is scored under, of the epoch keys from ``mask_epoch`` on; absent from the text when 1."""
 
     @property
     def hash(self) -> str:
@@ -52,8 +54,8 @@ class Passport:
 
         A difference inside the mask description is named with a dot: ``mask.unit``.
         """
-        theirs = other.to_json()
-        for name, value in self.to_json().items():
+        theirs = asdict(other)
+        for name, value in asdict(self).items():
             if _canonical(value) == _canonical(theirs[name]):
                 continue
             return f"mask.{_first_key_of_difference(self.mask, other.mask)}" if name == "mask" else name
@@ -61,7 +63,9 @@ class Passport:
 
     def to_json(self) -> dict[str, JSON]:
         """Return plain JSON values."""
-        return {**asdict(self), "image_size": list(self.image_size)}
+        values = {**asdict(self), "image_size": list(self.image_size)}
+        # Passports that were written before the field existed keep their hash.
+        return values if self.num_masks != 1 else {name: value for name, value in values.items() if name != "num_masks"}
 
     @classmethod
     def from_json(cls, value: JSON, where: str = "passport") -> "Passport":
@@ -85,6 +89,7 @@ class Passport:
             images_hash=fields.take("images_hash", read_text),
             negative_pool=fields.take("negative_pool", read_int),
             dtype=fields.take("dtype", read_text),
+            num_masks=fields.take("num_masks", read_int, 1),
         )
         fields.done()
         return passport

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from unveil_backbones._json import JSON
-from unveil_backbones.manifest import FORMAT_VERSION, Manifest
+from unveil_backbones.manifest import FORMAT_VERSION, Manifest, Passport
 
 __all__ = ["SCHEMA_FILE", "make_schema", "manifest_schema"]
 
 SCHEMA_FILE = Path(__file__).with_name("manifest.schema.json")
 """The published text."""
 
-_OPTIONAL = ("origin",)
+_OPTIONAL = ("origin", "num_masks")
 """Fields that earlier writers of the same format did not have."""
 
 _PLAIN: Mapping[Any, str] = types.MappingProxyType({str: "string", int: "integer", float: "number", bool: "boolean"})
@@ -59,7 +59,7 @@ def _of_class(kind: type) -> dict[str, JSON]:
     return {
         "type": "object",
         "properties": {name: {"description": said[name], **_of_type(hints[name])} for name in names},
-        "required": [name for name in names if kind is not Manifest or name not in _OPTIONAL],
+        "required": [name for name in names if kind not in (Manifest, Passport) or name not in _OPTIONAL],
         "additionalProperties": False,
     }
 
