@@ -116,8 +116,8 @@ class TestSimMIM:
         assert output.num_tokens == 2 * 8 * 16
 
     def test_settings_that_do_not_fit_are_refused(self):
-        with pytest.raises(ConfigError, match="swinv2 encoder"):
-            build(SimMIMConfig())
+        with pytest.raises(ConfigError, match="patches of hiera_tiny overlap"):
+            build(SimMIMConfig(), "hiera_tiny", side=64)
         with pytest.raises(ConfigError, match="multiple of 4"):
             build(SimMIMConfig(mask_unit=6), "swinv2_tiny")
         with pytest.raises(ConfigError, match="does not tile"):

@@ -4,6 +4,7 @@ Masking happens between the two, outside of the encoder. Shapes: ``b`` images, `
 ``embed`` in raster order, ``k`` kept ones, ``m`` tokens of ``encode``, ``d`` and ``e`` their widths.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
@@ -140,6 +141,19 @@ class Encoder(nn.Module, ABC):
             KeepError: ``keep`` has incomplete mask units.
         """
 
+    def positions(self, grid: tuple[int, int]) -> Float[Tensor, "n d"] | None:
+        """Return what ``embed`` adds to each token of this grid for its place; ``None`` if it adds nothing.
+
+        A mask token that replaces a patch embedding is a stranger to its place until this is added to it:
+        ``where(hidden, mask_token + positions(grid), embed(images))`` hides patches *before* positions are added, as
+        SimMIM and BEiT do.
+
+        Args:
+            grid: Rows and columns of the tokens.
+        """
+        del grid
+        return None
+
     @abstractmethod
     def encode(
         self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b k"] | None = None
@@ -251,7 +265,7 @@ class Encoder(nn.Module, ABC):
         found: dict[str, Tensor] = {}
         handles = [modules[name].register_forward_hook(_recorder(found, name)) for name in names]
         try:
-            self.encode(self.embed(images), self.grid(images.shape[-2], images.shape[-1]))
+            self._encode_whole(images)
         finally:
             for handle in handles:
                 handle.remove()
@@ -268,6 +282,10 @@ class Encoder(nn.Module, ABC):
         """Number of parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    def _encode_whole(self, images: Tensor) -> Tensor:
+        """Return the encoded tokens of whole images."""
+        return self.encode(self.embed(images), self.grid(images.shape[-2], images.shape[-1]))
+
     def _run(self, block: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
         """Run a block, or a function of it, under ``checkpoint_blocks``.
 
@@ -277,25 +295,25 @@ class Encoder(nn.Module, ABC):
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
 
-    def _check_count(self, given: int, grid: tuple[int, int]) -> None:
+    def _check_count(self, given: int, grid: tuple[int, ...]) -> None:
         """Refuse a number of tokens that cannot come from ``grid``."""
-        whole = grid[0] * grid[1]
+        whole = math.prod(grid)
         if given == whole or (self.accepts_subset and given < whole):
             return
         allowed = f"at most {whole}" if self.accepts_subset else f"exactly {whole}"
         raise TokenCountError(
-            f"{self.spec.name} got {given} tokens for a grid of {grid[0]} x {grid[1]}; it takes {allowed}; "
+            f"{self.spec.name} got {given} tokens for a grid of {' x '.join(map(str, grid))}; it takes {allowed}; "
             "pass the grid that `encoder.grid(height, width)` returns"
         )
 
-    def _check_tokens(self, tokens: Tensor, grid: tuple[int, int], keep: Tensor | None) -> None:
+    def _check_tokens(self, tokens: Tensor, grid: tuple[int, ...], keep: Tensor | None) -> None:
         """Refuse tokens that cannot come from ``grid``, or whose places are not known but needed."""
         given = tokens.shape[1]
         self._check_count(given, grid)
         if keep is None:
-            if self.needs_keep and given != grid[0] * grid[1]:
+            if self.needs_keep and given != math.prod(grid):
                 raise KeepError(
-                    f"{self.spec.name} got {given} of {grid[0] * grid[1]} tokens and no `keep`; its blocks depend on "
+                    f"{self.spec.name} got {given} of {math.prod(grid)} tokens and no `keep`; its blocks depend on "
                     "the tokens' places; pass `encode` the `keep` that `embed` was given"
                 )
             return
@@ -305,7 +323,7 @@ class Encoder(nn.Module, ABC):
                 "pass the `keep` that `embed` was given"
             )
 
-    def _check_keep(self, keep: Tensor | None, grid: tuple[int, int]) -> None:
+    def _check_keep(self, keep: Tensor | None, grid: tuple[int, ...]) -> None:
         """Refuse ``keep`` where all tokens are needed, or where it names more tokens than the grid has."""
         if keep is None:
             return

@@ -85,6 +85,10 @@ class HieraEncoder(Encoder):
         tokens = tokens + self._position(grid).to(tokens.dtype)
         return tokens if keep is None else torch.take_along_dim(tokens, keep[:, :, None], 1)
 
+    def positions(self, grid: tuple[int, int]) -> Float[Tensor, "n d"]:
+        """Return the position of each token; patches overlap, so a replaced token still shows in its neighbours."""
+        return self._position(grid)
+
     def encode(
         self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b k"] | None = None
     ) -> Float[Tensor, "b m e"]:

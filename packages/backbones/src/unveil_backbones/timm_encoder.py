@@ -86,10 +86,16 @@ class TimmEncoder(Encoder):
         else:
             tokens = self.patch_embed(images).flatten(1, 2)
             tokens = tokens if keep is None else torch.take_along_dim(tokens, keep[:, :, None], 1)
-        if self.pos_embed is None:
+        table = self.positions(grid)
+        if table is None:
             return tokens
-        table = resampled_position(self.pos_embed[0, self._num_positioned :], self._base_grid, grid)
         return tokens + (table if keep is None else nn.functional.embedding(keep, table)).to(tokens.dtype)
+
+    def positions(self, grid: tuple[int, int]) -> Float[Tensor, "n d"] | None:
+        """Return the learned position of each patch; ``None`` where the model only rotates by place."""
+        if self.pos_embed is None:
+            return None
+        return resampled_position(self.pos_embed[0, self._num_positioned :], self._base_grid, grid)
 
     def encode(
         self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b k"] | None = None

@@ -105,6 +105,10 @@ class VitEncoder(Encoder):
         tokens = tokens + position.to(tokens.dtype)
         return tokens if keep is None else torch.take_along_dim(tokens, keep[:, :, None], 1)
 
+    def positions(self, grid: tuple[int, int]) -> Float[Tensor, "n d"]:
+        """Return the position of each patch, fixed or learned, for any grid."""
+        return self._position(grid)
+
     def encode(
         self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b k"] | None = None
     ) -> Float[Tensor, "b m d"]:

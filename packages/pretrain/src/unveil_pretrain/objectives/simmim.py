@@ -1,7 +1,8 @@
-"""SimMIM (arXiv:2111.09886) on hierarchical encoders: mask tokens in, pixels out, L1 on the hidden pixels.
+"""SimMIM (arXiv:2111.09886) on SwinV2 and ViT: mask tokens in, pixels out, L1 on the hidden pixels.
 
-The patch embeddings of hidden units are replaced by one learned token, every token goes through the encoder (so masking
-saves no compute), and one linear layer per final token predicts its stride × stride × 3 pixels.
+The patch embeddings of hidden units are replaced by one learned token, before positions are added where an encoder has
+them. Every token goes through the encoder (so masking saves no compute), and one linear layer per final token predicts
+its stride × stride × 3 pixels.
 
 A final token stands for a cell of stride × stride pixels. Shapes: b samples, n tokens of embed(), d width, c h w
 pixels, m hidden cells.
@@ -21,6 +22,7 @@ from unveil_masking import Grid, Partition, UnitMask, to_pixels
 
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.losses import cell_l1, masked_l1
+from unveil_pretrain.mask_tokens import check_replaceable, hide_tokens
 from unveil_pretrain.objectives.base import BuildContext, Inputs, LossOutput, Objective, ObjectiveConfig, ValidationCard
 from unveil_pretrain.targets import cut_cells, normalise_by_window
 
@@ -52,14 +54,10 @@ class SimMIMConfig(ObjectiveConfig):
         """SimMIM around the encoder.
 
         Raises:
-            ConfigError: the encoder adds absolute positions in embed(), or the unit does not fit patches or image.
+            ConfigError: the encoder's patches overlap, or the unit does not fit patches or image.
         """
         encoder = context.encoder
-        if encoder.accepts_subset:
-            raise ConfigError(
-                f"simmim replaces tokens after embed(), where {encoder.spec.name} has already added its positions; "
-                "choose a swinv2 encoder, or the mae objective"
-            )
+        check_replaceable(encoder, self.name)
         if self.mask_unit % encoder.patch_size:
             raise ConfigError(
                 f"mask_unit is {self.mask_unit} pixels, but {encoder.spec.name} has patches of {encoder.patch_size}; "
@@ -101,7 +99,7 @@ class SimMIM(Objective):
         grid = self.encoder.grid(*inputs.images.shape[-2:])
         partition = self.strategy.sample(Grid(*grid), inputs.sample_ids, seed=seed, epoch=inputs.epochs)
         tokens = self.encoder.embed(inputs.images)
-        masked = torch.where(partition.mask[:, :, None], self.mask_token.to(tokens.dtype), tokens)
+        masked = hide_tokens(self.encoder, tokens, partition.mask, self.mask_token, grid)
         target = self._target(inputs.images)
         if "hidden_cells" in self.optimisations and self._hides_cells():
             losses = self._losses_of_cells(masked, target, partition)
