@@ -28,6 +28,7 @@ class Normaliser:
             sample_ids=batch.sample_ids.to(self.device, non_blocking=True),
             epochs=batch.epochs.to(self.device, non_blocking=True),
             captions=batch.captions,
+            all_captions=batch.all_captions,
         )
 
 

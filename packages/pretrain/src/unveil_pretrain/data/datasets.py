@@ -25,12 +25,16 @@ __all__ = ["Example", "ExampleDataset", "ImageDataset"]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One sample ready for a batch: pixels (uint8 [3, h, w]), its stable id, its caption and what was done to it."""
+    """One sample ready for a batch: pixels (uint8 [3, h, w]), its stable id, its caption and what was done to it.
+
+    In validation `all_captions` holds every caption of the image, `caption` being the first.
+    """
 
     image: UInt8[Tensor, "3 h w"]
     sample_id: int
     caption: str | None
     caption_counts: CaptionCounts = field(default_factory=CaptionCounts)
+    all_captions: tuple[str, ...] = ()
 
 
 class ExampleDataset(Protocol):

@@ -30,6 +30,7 @@ class Batch:
         epochs: int64 [b], the epoch in which each sample is seen; zero in validation.
         captions: One per image, or None for images alone.
         caption_counts: What was done to the captions.
+        all_captions: In validation of pairs every caption of each image; empty otherwise.
     """
 
     images: UInt8[Tensor, "b 3 h w"]
@@ -37,6 +38,7 @@ class Batch:
     epochs: Int64[Tensor, " b"]
     captions: list[str] | None
     caption_counts: CaptionCounts = field(default_factory=CaptionCounts)
+    all_captions: tuple[tuple[str, ...], ...] = ()
 
 
 def train_batches(
@@ -117,6 +119,7 @@ def _collate(examples: Sequence[Example], epochs: Tensor) -> Batch:
         epochs=epochs,
         captions=captions or None,
         caption_counts=sum((example.caption_counts for example in examples), CaptionCounts()),
+        all_captions=tuple(example.all_captions for example in examples if example.all_captions),
     )
 
 

@@ -1,7 +1,7 @@
 """Image-caption pairs of shards, and a look over their captions without decoding an image."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -74,10 +74,11 @@ class PairDataset:
         return _captioned(example, reading, choice)
 
     def val_example(self, index: int) -> Example:
-        """The image under the centre crop, with its first caption."""
+        """The image under the centre crop, with its first caption and all of them."""
         files = self.shards.read(index)
         reading = self._reading(files, index)
-        return _captioned(self.images.val_example_of(files, index), reading, 0)
+        first = _captioned(self.images.val_example_of(files, index), reading, 0)
+        return replace(first, all_captions=reading.texts)
 
     def _reading(self, files: Mapping[str, bytes], index: int) -> CaptionReading:
         reading = read_captions(files, max_characters=self.max_characters)
