@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 from unveil_pretrain import retrieval
 from unveil_pretrain.errors import ConfigError
-from unveil_pretrain.retrieval import caption_keys, recalls
+from unveil_pretrain.retrieval import caption_keys, recalls, retrieval_rows, retrieval_scores
 
 
 def by_sorting(images, texts, owner, words, k):
@@ -90,3 +90,20 @@ def test_sizes_that_do_not_fit_are_refused():
         recalls(torch.eye(2), torch.eye(2), num_texts=torch.tensor([1, 2]), text_keys=keys)
     with pytest.raises(ConfigError, match="image 1 has no caption"):
         recalls(torch.eye(2), torch.eye(2), num_texts=torch.tensor([2, 0]), text_keys=keys)
+
+
+def test_rows_of_parts_are_joined_and_scored_by_view():
+    captions = [["a", "b"], ["c"], ["d", "e", "a"]]
+    generator = torch.Generator().manual_seed(0)
+    whole, masked = torch.randn(2, 3, 4, generator=generator)
+    texts = torch.randn(6, 4, generator=generator)
+    parts = [
+        retrieval_rows({"": whole[:1], "masked": masked[:1]}, texts[:2], captions[:1]),
+        retrieval_rows({"": whole[1:], "masked": masked[1:]}, texts[2:], captions[1:]),
+    ]
+    scores = retrieval_scores({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+    given = {"num_texts": torch.tensor([2, 1, 3]), "text_keys": caption_keys(["a", "b", "c", "d", "e", "a"])}
+    for prefix, images in (("", whole), ("masked_", masked)):
+        for name, values in recalls(images, texts, **given).items():
+            assert scores[prefix + name].tolist() == values.tolist()
+    assert len(scores) == 12

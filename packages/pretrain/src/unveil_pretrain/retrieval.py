@@ -13,7 +13,7 @@ Shapes: n images, r texts, g different texts, q queries at once, e embedding wid
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from unveil_pretrain.errors import ConfigError
 
-__all__ = ["RECALL_AT", "caption_keys", "recalls"]
+__all__ = ["RECALL_AT", "caption_keys", "recalls", "retrieval_rows", "retrieval_scores"]
 
 RECALL_AT: Final = (1, 5, 10)
 
@@ -82,6 +82,36 @@ def recalls(
         scores[f"text_recall_{k}"] = (text_ranks <= k).double()
         found = torch.zeros(len(images), dtype=torch.float64).index_add_(0, owner, (image_ranks <= k).double())
         scores[f"image_recall_{k}"] = found / num_texts
+    return scores
+
+
+def retrieval_rows(
+    images: Mapping[str, Float[Tensor, "b e"]], texts: Float[Tensor, "t e"], captions: Sequence[Sequence[str]]
+) -> dict[str, Tensor]:
+    """What `retrieval_scores` needs of some images; rows of several parts are joined one after the other.
+
+    Args:
+        images: Unit vectors of the same images by view; the view "" is that of whole images.
+        texts: Unit vectors of all their captions, in their order.
+        captions: The captions of each image.
+    """
+    return {
+        **{f"images_{view}": vectors for view, vectors in images.items()},
+        "texts": texts,
+        "num_texts": torch.tensor([len(of_image) for of_image in captions], dtype=torch.int64),
+        "text_keys": caption_keys([caption for of_image in captions for caption in of_image]),
+    }
+
+
+def retrieval_scores(rows: Mapping[str, Tensor]) -> dict[str, Float[Tensor, " n"]]:
+    """`recalls` of every view: "text_recall_1", and "masked_text_recall_1" for the view "masked"."""
+    cpu = {name: value.cpu() for name, value in rows.items()}
+    scores: dict[str, Float[Tensor, " n"]] = {}
+    for name, vectors in cpu.items():
+        if name.startswith("images_"):
+            view = name.removeprefix("images_")
+            of_view = recalls(vectors, cpu["texts"], num_texts=cpu["num_texts"], text_keys=cpu["text_keys"])
+            scores |= {f"{view}_{score}" if view else score: values for score, values in of_view.items()}
     return scores
 
 
