@@ -148,7 +148,7 @@ def in_processes(tmp_path):
             Path(what).write_text(code)
         # Forked from a server that has imported the package once; not from here, where autograd's threads may exist.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["unveil_pretrain"])
+        context.set_forkserver_preload(["unveil_pretrain.loop"])
         shared = {"WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         files = [[tmp_path / f"{port}_{rank}.{kind}" for kind in ("out", "err")] for rank in range(num)]
         started = []
