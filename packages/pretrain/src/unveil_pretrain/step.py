@@ -9,7 +9,6 @@ Shapes: b samples of this process, g of all processes, e embedding width.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
@@ -115,7 +114,7 @@ class GradientStep:
         with self._autocast():
             return self.objective.compare(embeddings, first=first, gather=self.world.gather)
 
-    def _autocast(self) -> AbstractContextManager[None]:
+    def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
     def _share(self, parts: list[Batch]) -> float:
