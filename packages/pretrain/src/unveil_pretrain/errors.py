@@ -1,6 +1,15 @@
 """The package's errors: every message says what was given, what is allowed and what to do next."""
 
-__all__ = ["ConfigError", "DataError", "DivergedError", "OutputError", "PretrainError", "ResumeError"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "DivergedError",
+    "OutputError",
+    "PlanError",
+    "PretrainError",
+    "ResumeError",
+    "SweepError",
+]
 
 
 class PretrainError(ValueError):
@@ -25,3 +34,11 @@ class OutputError(PretrainError):
 
 class ResumeError(PretrainError):
     """A run in the output folder cannot be continued with the given settings."""
+
+
+class PlanError(PretrainError):
+    """A plan cannot be read or made: a cell, an axis or a budget is outside what is allowed."""
+
+
+class SweepError(PretrainError):
+    """A sweep cannot run: its folder belongs to another one, or what it needs is missing."""

@@ -18,6 +18,7 @@ from unveil_backbones import load
 
 from unveil_pretrain.checkpointing import diverged, save_checkpoint
 from unveil_pretrain.config import FlipConfig, MimConfig
+from unveil_pretrain.costing import cost_basis
 from unveil_pretrain.data import Batch, train_batches
 from unveil_pretrain.data.streams import words
 from unveil_pretrain.optim import set_learning_rate
@@ -60,8 +61,9 @@ def train(
     Args:
         config: What to train and how.
         out: The run's folder; a new one, or that of the same run.
-        train_data: Shards of the training set, in webdataset's syntax.
-        val_data: Shards of the validation set.
+        train_data: Shards of the training set, in webdataset's syntax, or an image folder.
+        val_data: Those of the validation set.
+        train_list: Which of the training samples to use; all without it.
         log: Receives lines about the run.
         device: Where to compute.
         num_workers: Decoding processes; the result does not depend on it.
@@ -74,7 +76,7 @@ def train(
     Raises:
         PretrainError, BackboneError, MaskingError: one line that says what to do; earlier checkpoints stay as they are.
     """
-    data = open_data(config, train_data=train_data, val_data=val_data)
+    data = open_data(config, train_data=train_data, val_data=val_data, train_list=train_list)
     folder = RunFolder(out)
     folder.claim(data.identity(config), about_run(command=command, train_data=train_data, val_data=val_data))
     last = folder.last_checkpoint()
@@ -87,6 +89,7 @@ def train(
     with torch.random.fork_rng(devices=[] if place.type == "cpu" else [torch.cuda.current_device()]):
         run, position = assemble(config, data, folder, checkpoint, device=place, num_workers=num_workers)
         folder.rewind(position.step)
+        folder.add_cost_basis(cost_basis(config, step=position.step, device=place))
         for line in describe(run, position):
             log(line)
         _run_steps(run, position, num_workers=num_workers, progress=progress)

@@ -1,6 +1,6 @@
-"""The folder of a run: run.json, metrics.jsonl, val.jsonl and checkpoints/step_*.
+"""The folder of a run: run.json, metrics.jsonl, val.jsonl, cost.jsonl and checkpoints/step_*.
 
-run.json says what the run is; a folder takes no other run. The two .jsonl files are appended line by line and cut back
+run.json says what the run is; a folder takes no other run. The .jsonl files are appended line by line and cut back
 to the checkpoint when a run continues, so that no step appears twice.
 """
 
@@ -26,6 +26,7 @@ __all__ = ["RunFolder", "about_run", "git_commit", "package_versions"]
 _RUN = "run.json"
 _METRICS = "metrics.jsonl"
 _VAL = "val.jsonl"
+_COST = "cost.jsonl"
 _FAILURE = "failure.json"
 
 
@@ -90,7 +91,7 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """Remove what was recorded after `step`: the run continues there."""
-        for name in (_METRICS, _VAL):
+        for name in (_METRICS, _VAL, _COST):
             file = self.path / name
             if file.exists():
                 kept = [line for line in _whole_lines(file) if line["step"] <= step]
@@ -102,6 +103,10 @@ class RunFolder:
     def add_metrics(self, row: Mapping[str, object]) -> None:
         """Append one training step to metrics.jsonl."""
         self._append(_METRICS, row)
+
+    def add_cost_basis(self, row: Mapping[str, object]) -> None:
+        """Append what the costs of the run are computed from, from here on, to cost.jsonl."""
+        self._append(_COST, row)
 
     def add_validation(self, row: Mapping[str, object]) -> None:
         """Append one validation to val.jsonl."""
