@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from timm.models import create_model
 from timm.models.vision_transformer import VisionTransformer
 from unveil_backbones import create

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -54,6 +54,7 @@ class Encoder(nn.Module, ABC):
         stride: Side in pixels of a token of ``encode``.
         num_prefix_tokens: Tokens that ``encode`` puts before those of the image.
         accepts_subset: Whether ``encode`` takes a part of the tokens.
+        accepts_padding: Whether there is ``encode_padded``, for images that keep unequal numbers of tokens.
         needs_keep: Whether ``encode`` has to be told which tokens of the grid such a part is: what a block computes
             depends on places (rotary positions, Hiera's units), not on what ``embed`` added to the tokens alone.
         mask_unit: Side, in tokens of ``embed``, of the squares that are kept or hidden as a whole (Hiera: 8).
@@ -74,6 +75,7 @@ class Encoder(nn.Module, ABC):
     stride: int
     num_prefix_tokens: int
     accepts_subset: bool
+    accepts_padding: bool = False
     needs_keep: bool = False
     mask_unit: int = 1
     feature_channels: tuple[int, ...]
@@ -170,6 +172,24 @@ class Encoder(nn.Module, ABC):
             TokenCountError: The number of tokens does not fit the grid, or that of ``keep``.
             KeepError: A part of the tokens came without ``keep`` although ``needs_keep``, or has incomplete mask units.
         """
+
+    def encode_padded(
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], present: Bool[Tensor, "b n"]
+    ) -> Float[Tensor, "b m e"]:
+        """Return ``encode`` of the tokens that are present; only if ``accepts_padding``.
+
+        Args:
+            tokens: A part of what ``embed`` returned, filled up to one length by any others.
+            grid: As for ``encode``.
+            present: True for the tokens that count; no token attends to the others, whose results mean nothing.
+
+        Raises:
+            TokenCountError: The encoder has no such way, or there are more tokens than the grid has.
+        """
+        del tokens, grid, present
+        raise TokenCountError(
+            f"{self.spec.name} takes equally many tokens of every image; choose a vit encoder for unequal numbers"
+        )
 
     def encode_at(
         self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], places: Int64[Tensor, "b r"]

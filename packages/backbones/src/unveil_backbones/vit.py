@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import ClassVar, cast
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from unveil_backbones._timm import Block, LayerNorm, VisionTransformer
@@ -41,6 +41,7 @@ class VitEncoder(Encoder):
     )
 
     accepts_subset = True
+    accepts_padding = True
     base_position: Tensor
 
     def __init__(self, config: VitConfig, name: str = "vit") -> None:
@@ -126,6 +127,21 @@ class VitEncoder(Encoder):
         tokens = self._with_prefix(tokens)
         for block in self.blocks:
             tokens = self._run(block, tokens)
+        return self.norm(tokens)
+
+    def encode_padded(
+        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], present: Bool[Tensor, "b n"]
+    ) -> Float[Tensor, "b m d"]:
+        """Return ``encode`` of the tokens that are present, prefix tokens first; no token attends to the others.
+
+        Raises:
+            TokenCountError: There are more tokens than the grid has.
+        """
+        self._check_tokens(tokens, grid, None)
+        seen = nn.functional.pad(present, (self.num_prefix_tokens, 0), value=True)[:, None, None]
+        tokens = self._with_prefix(tokens)
+        for block in self.blocks:
+            tokens = self._run(block, tokens, seen)
         return self.norm(tokens)
 
     def encode_pooled(

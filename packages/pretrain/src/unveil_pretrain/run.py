@@ -13,9 +13,13 @@ from unveil_pretrain.inputs import Normaliser
 from unveil_pretrain.objectives.base import BuildContext, Objective
 from unveil_pretrain.optim import build_optimizer
 from unveil_pretrain.record import RunFolder
+from unveil_pretrain.sample_images import images_of_samples
 from unveil_pretrain.sources import RunData, captions_of_samples
+from unveil_pretrain.step import GradientStep
+from unveil_pretrain.stochastic_depth import StochasticDepth
 from unveil_pretrain.train_state import Position, load_train_state
 from unveil_pretrain.validate import MASK_EPOCH, KeyOrder, ValidationSet, key_ordered
+from unveil_pretrain.world import World
 
 __all__ = ["DeviceName", "Run", "assemble", "choose_device", "describe"]
 
@@ -35,6 +39,12 @@ class Run:
     validation: ValidationSet
     gap: ValidationSet | None
     passport: Passport
+    gradients: GradientStep
+
+    @property
+    def world(self) -> World:
+        """The processes that compute the run."""
+        return self.gradients.world
 
     @property
     def device(self) -> torch.device:
@@ -42,8 +52,8 @@ class Run:
         return self.normalise.device
 
 
-def choose_device(name: DeviceName) -> torch.device:
-    """The device to compute on; "auto" takes CUDA where there is one.
+def choose_device(name: DeviceName, local_rank: int = 0) -> torch.device:
+    """The device to compute on; "auto" takes CUDA where there is one, and each process of a machine its own.
 
     Raises:
         ConfigError: CUDA is asked for and not there.
@@ -51,7 +61,7 @@ def choose_device(name: DeviceName) -> torch.device:
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise ConfigError("device is cuda, but torch sees no CUDA device; use --device cpu, or check the driver")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    return torch.device("cuda", local_rank) if available and name != "cpu" else torch.device("cpu")
 
 
 def assemble(
@@ -61,16 +71,43 @@ def assemble(
     checkpoint: Checkpoint | None,
     *,
     device: torch.device,
-    num_workers: int,
+    num_workers: int = 0,
+    world: World | None = None,
+    micro_batch_size: int = 0,
+    compile_blocks: bool = False,
+    checkpoint_blocks: bool = False,
 ) -> tuple[Run, Position]:
     """A run at its start, or at the checkpoint it continues from. Reseeds torch's generator.
+
+    Args:
+        config: What to train and how.
+        data: Its data.
+        folder: Where it is recorded.
+        checkpoint: The checkpoint to continue from.
+        device: Where this process computes.
+        num_workers: Decoding processes.
+        world: The processes of the run; a single one by default.
+        micro_batch_size: Samples to compute at once on each process; 0 for all of them.
+        compile_blocks: Compile the encoder's blocks by torch.compile.
+        checkpoint_blocks: Compute the inside of the encoder's blocks again in the backward pass instead of keeping it.
 
     Raises:
         ConfigError: encoder, objective, image size and data do not fit together.
         BackboneError: the encoder is unknown, the image size does not suit it, or the checkpoint is damaged.
         ResumeError: the checkpoint does not belong to this run.
     """
+    world = world or World()
+    world.share(config.batch_size)
+    if micro_batch_size < 0:
+        raise ConfigError(f"micro_batch_size is {micro_batch_size}; give a positive number, or 0 for all at once")
     objective = _build_objective(config, data, checkpoint).to(device).train()
+    depth = StochasticDepth.install(objective)
+    world.copy_from_first(objective)
+    objective.encoder.checkpoint_blocks = checkpoint_blocks
+    if compile_blocks:
+        for name in objective.encoder.block_names():
+            objective.encoder.get_submodule(name).compile()
+    normalise = Normaliser(mean=config.pixel_mean, std=config.pixel_std, device=device)
     optimizer = build_optimizer(
         objective, weight_decay=config.weight_decay, betas=config.betas, without_decay=objective.no_weight_decay()
     )
@@ -84,10 +121,20 @@ def assemble(
         folder=folder,
         objective=objective,
         optimizer=optimizer,
-        normalise=Normaliser(mean=config.pixel_mean, std=config.pixel_std, device=device),
+        normalise=normalise,
         validation=validation,
         gap=_gap_set(config, data, objective, num_workers),
         passport=_passport(config, objective, validation),
+        gradients=GradientStep(
+            objective=objective,
+            depth=depth,
+            normalise=normalise,
+            world=world,
+            device=device,
+            seed=config.seed,
+            micro_batch_size=micro_batch_size,
+            bfloat16=config.precision == "bfloat16",
+        ),
     )
     return run, position
 
@@ -99,7 +146,7 @@ def describe(run: Run, position: Position) -> list[str]:
     lines = [
         f"{config.objective.name} on {encoder.spec.name}: {encoder.num_parameters:,} parameters in the encoder, "
         f"{card.realised_ratio:.1%} of the tokens hidden, on {run.device}",
-        f"effective batch {config.batch_size} (1 process), learning rate {config.base_lr:g} × {config.batch_size} / "
+        f"effective batch {config.batch_size} ({_cut(run)}), learning rate {config.base_lr:g} × {config.batch_size} / "
         f"{config.lr_reference_batch} = {config.lr:.3g}, warm-up {config.warmup_steps} steps",
         f"{config.steps:,} steps = {samples:,} samples = {samples / num_unique:.4g} epochs over {num_unique:,} "
         f"unique samples; validation on {len(run.validation.samples):,}, passport {run.passport.hash}",
@@ -109,6 +156,13 @@ def describe(run: Run, position: Position) -> list[str]:
     if position.step:
         lines.append(f"continuing at step {position.step}")
     return lines
+
+
+def _cut(run: Run) -> str:
+    """How a batch is cut, as in "2 processes × 4 micro-batches of 256"."""
+    processes = f"{run.world.size} process{'es' if run.world.size > 1 else ''}"
+    each, size = run.config.batch_size // run.world.size, run.gradients.micro_batch_size
+    return processes if not 0 < size < each else f"{processes} × {-(-each // size)} micro-batches of {size}"
 
 
 def _build_objective(config: MimConfig | FlipConfig, data: RunData, checkpoint: Checkpoint | None) -> Objective:
@@ -126,6 +180,8 @@ def _build_objective(config: MimConfig | FlipConfig, data: RunData, checkpoint: 
             image_size=config.image_size,
             captions=captions_of_samples(data.train),
             tokenizer_json=None if checkpoint is None else checkpoint.tokenizer_json,
+            images=images_of_samples(data.train, seed=config.seed, mean=config.pixel_mean, std=config.pixel_std),
+            stored_heads=None if checkpoint is None else checkpoint.heads,
         )
     )
     if checkpoint is not None:
@@ -136,7 +192,11 @@ def _build_objective(config: MimConfig | FlipConfig, data: RunData, checkpoint: 
 
 def _scored(samples: KeyOrder, config: RunConfig, num_workers: int) -> ValidationSet:
     return ValidationSet(
-        samples=samples, mask_seed=config.val_mask_seed, batch_size=config.batch_size, num_workers=num_workers
+        samples=samples,
+        mask_seed=config.val_mask_seed,
+        num_masks=config.val_masks,
+        batch_size=config.batch_size,
+        num_workers=num_workers,
     )
 
 
@@ -166,4 +226,5 @@ def _passport(config: MimConfig | FlipConfig, objective: Objective, validation: 
         images_hash=validation.samples.content_hash,
         negative_pool=card.negative_pool,
         dtype=config.precision,
+        num_masks=config.val_masks,
     )

@@ -11,7 +11,7 @@ Shapes: b samples, c h w pixels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar, Protocol, runtime_checkable
@@ -96,11 +96,11 @@ class ValidationCard:
     """Contrastive objectives: pairs that are compared with each other; 0 where samples do not meet."""
 
 
-SampleImages = Callable[[int], Float[Tensor, "b c h w"]]
-"""Up to so many training images under the fixed crop, normalised, a seeded subset in the order of the data."""
+SampleImages = Callable[[int], Iterator[Float[Tensor, "b c h w"]]]
+"""Up to so many training images, batch by batch, under the fixed crop, normalised: a seeded subset, in data order."""
 
 
-def no_images(most: int) -> Float[Tensor, "b c h w"]:
+def no_images(most: int) -> Iterator[Float[Tensor, "b c h w"]]:
     """Stands where nobody has training images.
 
     Raises:

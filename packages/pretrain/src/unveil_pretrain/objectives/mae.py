@@ -118,7 +118,21 @@ class MAEDecoder(nn.Module):
         num_prefix: int,
         permuted: bool,
     ) -> Float[Tensor, "b m p"]:
-        """Predict the hidden patches from the encoder's prefix and kept tokens.
+        """Predict the hidden patches; arguments as `hidden_features`."""
+        return self.predict(
+            self.hidden_features(latent, partition, positions, num_prefix=num_prefix, permuted=permuted)
+        )
+
+    def hidden_features(
+        self,
+        latent: Float[Tensor, "b _ e"],
+        partition: Partition[Tensor],
+        positions: Float[Tensor, "n d"],
+        *,
+        num_prefix: int,
+        permuted: bool,
+    ) -> Float[Tensor, "b m d"]:
+        """What stands in the places of hidden patches after the last block and its norm.
 
         Args:
             latent: What the encoder returned for the kept patches.
@@ -136,13 +150,13 @@ class MAEDecoder(nn.Module):
             for block in self.blocks:
                 tokens = block(tokens)
             wanted = torch.take_along_dim(tokens[:, num_prefix:], partition.hidden[:, :, None], 1)
-            return self.predict(self.norm(wanted))
+            return self.norm(wanted)
         masked = self.mask_token.to(latent.dtype) + embedding(partition.hidden, positions)
         tokens = torch.cat([prefix, kept + embedding(partition.keep, positions), masked], dim=1)
         for block in list(self.blocks)[:-1]:
             tokens = block(tokens)
         hidden = slice(tokens.shape[1] - masked.shape[1], None)
-        return self.predict(self.norm(run_rows(cast(Block, self.blocks[-1]), tokens, hidden)))
+        return self.norm(run_rows(cast(Block, self.blocks[-1]), tokens, hidden))
 
 
 class MAE(Objective):
