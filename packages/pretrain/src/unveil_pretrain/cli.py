@@ -19,6 +19,8 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "masked image modelling; `pretrain mim RECIPE --help` lists every setting",
         "flip": "RECIPE --out DIR --train-data SHARDS --val-data SHARDS [--steps N] ...\n"
         "image-text training with masks; likewise",
+        "sweep": "PLAN.json --out DIR --train-data SHARDS --val-data SHARDS [--jobs N] [--executor slurm] ...\n"
+        "run the cells of a plan, as local processes or on SLURM; --status shows where they stand",
         "scenes": "--out DIR ...\nbuild the digit scenes: a small data set in the layouts of real ones",
         "ls": "\nlist the recipes",
     }

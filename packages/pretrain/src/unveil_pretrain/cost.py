@@ -176,8 +176,12 @@ def read_cost(folder: Path, *, price_per_hour: float | None = None) -> RunCost:
     )
 
 
-def read_tail(file: Path) -> list[dict[str, object]]:
-    """The last rows of a .jsonl file, some 64 KiB of them; none where it does not exist. A torn last line is left out.
+def read_tail(file: Path, *, num_bytes: int = _TAIL_BYTES) -> list[dict[str, object]]:
+    """The last rows of a .jsonl file; none where it does not exist. A torn last line is left out.
+
+    Args:
+        file: The file, which may be growing.
+        num_bytes: How much of its end to read.
 
     Raises:
         OutputError: the file cannot be read, or a line is not JSON.
@@ -185,14 +189,14 @@ def read_tail(file: Path) -> list[dict[str, object]]:
     try:
         with file.open("rb") as stream:
             size = stream.seek(0, 2)
-            stream.seek(max(0, size - _TAIL_BYTES))
+            stream.seek(max(0, size - num_bytes))
             content = stream.read()
     except FileNotFoundError:
         return []
     except OSError as error:
         raise OutputError(f"cannot read {file} ({error.strerror or error}); check the path and permissions") from error
     lines = content.split(b"\n")[:-1]
-    whole: Iterable[bytes] = lines if size <= _TAIL_BYTES else lines[1:]
+    whole: Iterable[bytes] = lines if size <= num_bytes else lines[1:]
     try:
         return [json.loads(line) for line in whole if line]
     except ValueError as error:
