@@ -8,14 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from unveil_pretrain.data.images import (
-    center_crop,
-    check_image_size,
-    load_image,
-    random_crop_box,
-    to_tensor,
-    train_view,
-)
+from unveil_pretrain.data.crops import check_crop_scale, random_crop_box
+from unveil_pretrain.data.images import center_crop, check_image_size, load_image, to_tensor, train_view
+from unveil_pretrain.data.streams import draw_block, draws
 from unveil_pretrain.errors import ConfigError, DataError
 
 
@@ -98,6 +93,32 @@ def test_crops_have_the_stated_area_and_shape():
     assert 0.4 < np.mean([box.flip for box in boxes]) < 0.6
 
 
+def test_the_scale_bounds_the_area():
+    def areas(*scale):
+        numbers = range(200)
+        boxes = [random_crop_box((500, 500), (8, 8), scale=scale, seed=0, epoch=0, sample_id=n) for n in numbers]
+        return np.array([box.width * box.height / 500**2 for box in boxes])
+
+    assert 0.19 < areas(0.2, 1.0).min() < 0.25
+    assert np.allclose(areas(0.5, 0.5), 0.5, atol=0.01)
+
+
+@pytest.mark.parametrize("scale", [(0.0, 1.0), (0.5, 0.4), (0.5, 1.1), (float("nan"), 1.0)])
+def test_areas_must_be_shares(scale):
+    with pytest.raises(ConfigError, match=r"crop_scale is .*0\.2 1"):
+        check_crop_scale(scale)
+
+
+@given(
+    seed=st.integers(0, 2**64 - 1),
+    epoch=st.integers(0, 2**32 - 1),
+    sample_id=st.integers(0, 2**63 - 1),
+    block=st.integers(0, 2**30 - 1),
+)
+def test_a_block_of_draws_is_the_noise_of_masks(seed, epoch, sample_id, block):
+    assert draw_block(seed, epoch, sample_id, 4 * block) == tuple(draws(seed, epoch, sample_id, 4 * block, 4))
+
+
 def test_a_crop_follows_the_shape_of_a_rectangular_target():
     boxes = [random_crop_box((300, 600), (64, 128), seed=0, epoch=0, sample_id=number) for number in range(50)]
     assert all(1.49 < box.width / box.height < 2.68 for box in boxes)
@@ -111,25 +132,32 @@ def test_crops_are_keyed_by_seed_epoch_and_sample():
     assert len({box(), box(seed=1), box(epoch=1), box(sample_id=8)}) == 4
 
 
+def view_of(image, target, kind="PNG", **changed):
+    options = {"mirror": True, "seed": 0, "epoch": 0, "sample_id": 0} | changed
+    return train_view(encoded(image, kind), "s.tar: k", target, **options)
+
+
 def test_a_mirrored_view_is_the_plain_view_turned_over():
     image = gradient(40, 60)
     flipped = next(i for i in range(50) if random_crop_box((40, 60), (32, 32), seed=0, epoch=0, sample_id=i).flip)
-    mirrored = train_view(image, (32, 32), mirror=True, seed=0, epoch=0, sample_id=flipped)
-    plain = train_view(image, (32, 32), mirror=False, seed=0, epoch=0, sample_id=flipped)
-    assert torch.equal(to_tensor(mirrored), to_tensor(plain).flip(-1))
-    assert not torch.equal(to_tensor(mirrored), to_tensor(plain))
+    mirrored = view_of(image, (32, 32), sample_id=flipped)
+    plain = view_of(image, (32, 32), sample_id=flipped, mirror=False)
+    assert torch.equal(mirrored, plain.flip(-1))
+    assert not torch.equal(mirrored, plain)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (30, 200), (200, 30), (1, 1)])
 @pytest.mark.parametrize("target", [(64, 64), (32, 96)])
-def test_both_views_have_the_target_size(size, target):
-    image = Image.new("RGB", (size[1], size[0]), (1, 2, 3))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_both_views_have_the_target_size(size, target, kind):
+    image = Image.new("RGB", (size[1], size[0]), (7, 7, 7))
     expected = (3, *target)
     assert to_tensor(center_crop(image, target)).shape == expected
-    view = to_tensor(train_view(image, target, mirror=True, seed=0, epoch=0, sample_id=0))
+    view = view_of(image, target, kind)
     assert view.shape == expected
     assert view.dtype == torch.uint8
-    assert view[:, 0, 0].tolist() == [1, 2, 3]
+    assert view.is_contiguous()
+    assert view[:, 0, 0].tolist() == [7, 7, 7]
 
 
 def test_the_centre_crop_keeps_the_middle():

@@ -3,12 +3,14 @@
 import io
 import json
 import tarfile
+import threading
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from unveil_pretrain.data import ImageDataset, PairDataset, ShardDataset, step_indices, train_batches, val_batches
+from unveil_pretrain.data.order import permuted
 from unveil_pretrain.errors import ConfigError, DataError
 
 # Python 3.12 and later say so when a process with threads (a progress bar's, a thread pool's) forks its workers.
@@ -143,16 +145,85 @@ def test_a_corrupt_image_stops_the_run_with_one_line(tmp_path, num_workers):
         assert "\n" not in str(caught.value)
 
 
-def test_samples_without_image_or_caption_are_named_at_once(tmp_path):
-    no_image = ShardDataset(write_shard(tmp_path / "a.tar", {"000": sample(0), "001": sample(1, jpg=None)}))
+def test_samples_without_image_or_caption_are_named(tmp_path):
+    some = ShardDataset(write_shard(tmp_path / "a.tar", {"000": sample(0), "001": sample(1, jpg=None)}))
     with pytest.raises(DataError, match=r"a\.tar: 001: a sample must hold one image"):
-        ImageDataset(no_image, image_size=(16, 16))
-    two_images = ShardDataset(write_shard(tmp_path / "b.tar", {"000": sample(0, png=b"x")}))
-    with pytest.raises(DataError, match=r"this one holds \.jpg, \.json, \.txt, \.png"):
-        ImageDataset(two_images, image_size=(16, 16))
+        ImageDataset(some, image_size=(16, 16)).val_example(1)
+    none = ShardDataset(write_shard(tmp_path / "b.tar", {"000": sample(0, png=b"x")}))
+    with pytest.raises(DataError, match=r"this one holds \.jpg, \.json, \.txt, \.png.*no other sample"):
+        ImageDataset(none, image_size=(16, 16))
     no_caption = ShardDataset(write_shard(tmp_path / "c.tar", {"000": sample(0, json=None, txt=None)}))
     with pytest.raises(DataError, match=r"c\.tar: 000: no caption"):
         PairDataset(no_caption, image_size=(16, 16))
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """Thirteen samples, of which 2 and 7 cannot be decoded and 9 has no image."""
+    samples = {f"{number:03d}": sample(number) for number in range(13)}
+    samples["002"]["jpg"] = samples["002"]["jpg"][:300]
+    samples["007"]["jpg"] = b"no image"
+    del samples["009"]["jpg"]
+    path = tmp_path_factory.mktemp("broken") / "bad.tar"
+    return ImageDataset(ShardDataset(write_shard(path, samples)), image_size=(16, 16))
+
+
+@pytest.mark.parametrize("batch_size", [4, 13])
+def test_a_broken_sample_is_replaced_by_the_next_of_its_epoch(broken, batch_size):
+    ids = broken.sample_ids.tolist()
+    order = [permuted(13, np.arange(13), np.full(13, epoch), seed=3).tolist() for epoch in range(8)]
+    wanted, num_skipped = [], 0
+    for rank in range(26):
+        epoch, position = divmod(rank, 13)
+        while order[epoch][position % 13] in (2, 7, 9):
+            position += 1
+            num_skipped += 1
+        wanted.append(ids[order[epoch][position % 13]])
+    batches = list(train_batches(
+        broken, batch_size=batch_size, start_step=0, num_steps=-(-26 // batch_size), seed=3, tolerate=True
+    ))  # fmt: skip
+    assert torch.cat([batch.sample_ids for batch in batches]).tolist()[:26] == wanted
+    messages = [message for batch in batches for message in batch.skipped]
+    assert len(messages) >= num_skipped > 0
+    assert {message.split(": ")[1] for message in messages} == {"002", "007", "009"}
+    assert all(len(batch.images) == batch_size for batch in batches)
+
+
+def test_replacements_depend_on_no_worker_and_on_no_share(broken):
+    options = {"batch_size": 6, "start_step": 1, "num_steps": 5, "seed": 0, "tolerate": True}
+    alone = list(train_batches(broken, **options))
+    for changed in ({"num_workers": 2}, {"num_workers": 3, "worker_kind": "threads"}):
+        others = list(train_batches(broken, **options, **changed))
+        assert all(same(first, second) for first, second in zip(alone, others, strict=True))
+        assert [batch.skipped for batch in alone] == [batch.skipped for batch in others]
+    halves = [list(train_batches(broken, **options, share=part)) for part in (slice(0, 3), slice(3, 6))]
+    for whole, first, second in zip(alone, *halves, strict=True):
+        assert torch.equal(whole.images, torch.cat([first.images, second.images]))
+        assert whole.sample_ids.tolist() == first.sample_ids.tolist() + second.sample_ids.tolist()
+        assert whole.skipped == first.skipped + second.skipped
+
+
+def test_nothing_is_replaced_unless_the_caller_allows_it(broken):
+    with pytest.raises(DataError, match=r"bad\.tar: 00[279]"):
+        list(train_batches(broken, batch_size=13, start_step=0, num_steps=1, seed=0))
+    with pytest.raises(DataError, match=r"bad\.tar: 00[279]"):
+        list(val_batches(broken, batch_size=13))
+
+
+def test_no_readable_sample_is_an_error(tmp_path):
+    samples = {f"{number:03d}": sample(number, jpg=b"no image") for number in range(3)}
+    images = ImageDataset(ShardDataset(write_shard(tmp_path / "bad.tar", samples)), image_size=(16, 16))
+    with pytest.raises(DataError, match=r"none of 3 samples can be read; the first: .*bad"):
+        list(train_batches(images, batch_size=2, start_step=0, num_steps=1, seed=0, tolerate=True))
+
+
+def test_threads_stop_when_the_caller_does(pairs):
+    batches = train_batches(
+        pairs, batch_size=2, start_step=0, num_steps=1000, seed=0, num_workers=2, worker_kind="threads"
+    )
+    next(batches)
+    batches.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
 def test_impossible_numbers_are_refused(pairs):

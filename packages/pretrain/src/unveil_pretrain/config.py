@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
+from unveil_pretrain.data.crops import SIMMIM_SCALE, check_crop_scale
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.objectives.base import ObjectiveConfig
 from unveil_pretrain.objectives.flip import FLIPConfig
@@ -27,6 +28,10 @@ class RunConfig:
     """Name of the encoder; `unveil_backbones.names()` lists them."""
     image_size: tuple[int, int]
     """Height and width of the training crops in pixels."""
+    crop_scale: tuple[float, float] = SIMMIM_SCALE
+    """Least and largest area of random crops as shares of the image: 0.67 1 in SimMIM, 0.2 1 in MAE, 0.5 1 in FLIP."""
+    mirror: bool = True
+    """Mirror half of the random crops; captions may say left and right."""
     drop_path: float = 0.0
     """Stochastic depth of the encoder's last block."""
 
@@ -57,6 +62,8 @@ class RunConfig:
     """AdamW's averaging factors."""
     clip_norm: float = 5.0
     """Largest gradient norm; larger gradients are scaled down."""
+    max_bad_samples: int = 0
+    """Samples that may turn out unreadable and be replaced by the next of the epoch; one more stops the run."""
     precision: Precision = "float32"
     """Arithmetic of the forward pass; bfloat16 uses autocast, weights and losses stay in float32."""
 
@@ -73,12 +80,15 @@ class RunConfig:
     """Number of validation images to use, a seeded subset; 0 uses all."""
     gap_images: int = 1000
     """Training images that are scored like validation images, to show over-fitting; at most all, 0 for none."""
+    val_masks: int = 1
+    """Frozen masks per validation image, whose mean is its loss; the cost of a validation grows with it."""
     val_mask_seed: int = 1_000_003
     """Seed of the frozen validation masks; equal seeds make the losses of two runs comparable. Differs from seed."""
 
     def __post_init__(self) -> None:
         _check_sizes(self)
         _check_rates(self)
+        check_crop_scale(self.crop_scale)
         if self.val_mask_seed == self.seed:
             raise ConfigError(
                 f"val_mask_seed and seed are both {self.seed}; give another seed, or the masks of validation would be "
@@ -148,6 +158,7 @@ def _check_sizes(config: RunConfig) -> None:
         "batch_size": config.batch_size,
         "lr_reference_batch": config.lr_reference_batch,
         "validate_every": config.validate_every,
+        "val_masks": config.val_masks,
         "image_size": min(config.image_size),
     }
     not_negative = {
@@ -158,6 +169,7 @@ def _check_sizes(config: RunConfig) -> None:
         "val_images": config.val_images,
         "gap_images": config.gap_images,
         "val_mask_seed": config.val_mask_seed,
+        "max_bad_samples": config.max_bad_samples,
     }
     for least, values in ((1, at_least_one), (0, not_negative)):
         for name, value in values.items():

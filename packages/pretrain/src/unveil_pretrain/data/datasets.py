@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from unveil_pretrain.data.captions import CaptionCounts
+from unveil_pretrain.data.crops import SIMMIM_SCALE, check_crop_scale
 from unveil_pretrain.data.images import (
     IMAGE_EXTENSIONS,
     center_crop,
@@ -17,10 +18,10 @@ from unveil_pretrain.data.images import (
     to_tensor,
     train_view,
 )
-from unveil_pretrain.data.shards import ShardDataset
+from unveil_pretrain.data.samples import Samples
 from unveil_pretrain.errors import DataError
 
-__all__ = ["Example", "ExampleDataset", "ImageDataset"]
+__all__ = ["Example", "ExampleDataset", "ImageDataset", "image_extension"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +63,35 @@ class ExampleDataset(Protocol):
 
 
 class ImageDataset:
-    """Images of a `ShardDataset`; other files of a sample are ignored."""
+    """Images of some samples; other files of a sample are ignored."""
 
-    def __init__(self, shards: ShardDataset, *, image_size: Sequence[int], mirror: bool = True) -> None:
-        """Check that every sample holds one image.
+    def __init__(
+        self,
+        shards: Samples,
+        *,
+        image_size: Sequence[int],
+        crop_scale: tuple[float, float] = SIMMIM_SCALE,
+        mirror: bool = True,
+    ) -> None:
+        """Find the image of every sample. One that holds no image, or several, raises DataError when it is read.
 
         Args:
-            shards: The samples.
+            shards: The samples, of shards or of a folder.
             image_size: Height and width of the crops in pixels.
+            crop_scale: Smallest and largest area of the training crops, as shares of the image.
             mirror: Mirror half of the training crops.
 
         Raises:
-            DataError: a sample holds no image, or several.
-            ConfigError: the image size is not two positive numbers.
+            DataError: no sample holds one image.
+            ConfigError: the image size is not two positive numbers, or the areas are no shares.
         """
+        check_crop_scale(crop_scale)
         self.shards = shards
         self.image_size = check_image_size(image_size)
-        self._mirror = mirror
-        self._extensions = tuple(_image_extension(shards, index) for index in range(len(shards)))
+        self._scale, self._mirror = crop_scale, mirror
+        self._extensions = tuple(image_extension(shards.extensions(index)) for index in range(len(shards)))
+        if not any(self._extensions):
+            raise DataError(f"{_no_image(shards, 0)} (no other sample does, either)")
 
     @property
     def sample_ids(self) -> np.ndarray:
@@ -105,22 +117,39 @@ class ImageDataset:
     def train_example_of(self, files: Mapping[str, bytes], index: int, *, seed: int, epoch: int) -> Example:
         """`train_example` of a sample whose files were read already."""
         sample_id = int(self.sample_ids[index])
-        image = load_image(files[self._extensions[index]], self.shards.where(index))
-        view = train_view(image, self.image_size, mirror=self._mirror, seed=seed, epoch=epoch, sample_id=sample_id)
-        return Example(to_tensor(view), sample_id, None)
+        view = train_view(
+            self._image(files, index),
+            self.shards.where(index),
+            self.image_size,
+            scale=self._scale,
+            mirror=self._mirror,
+            seed=seed,
+            epoch=epoch,
+            sample_id=sample_id,
+        )
+        return Example(view, sample_id, None)
 
     def val_example_of(self, files: Mapping[str, bytes], index: int) -> Example:
         """`val_example` of a sample whose files were read already."""
-        image = load_image(files[self._extensions[index]], self.shards.where(index))
+        image = load_image(self._image(files, index), self.shards.where(index))
         return Example(to_tensor(center_crop(image, self.image_size)), int(self.sample_ids[index]), None)
 
+    def _image(self, files: Mapping[str, bytes], index: int) -> bytes:
+        extension = self._extensions[index]
+        if extension is None:
+            raise DataError(_no_image(self.shards, index))
+        return files[extension]
 
-def _image_extension(shards: ShardDataset, index: int) -> str:
-    found = [extension for extension in shards.extensions(index) if extension in IMAGE_EXTENSIONS]
-    if len(found) != 1:
-        has = ", ".join(f".{extension}" for extension in shards.extensions(index))
-        raise DataError(
-            f"{shards.where(index)}: a sample must hold one image ({', '.join(IMAGE_EXTENSIONS)}), "
-            f"this one holds {has}; remove the sample or write the shard again"
-        )
-    return found[0]
+
+def image_extension(extensions: Sequence[str]) -> str | None:
+    """The extension of the one image among the files of a sample; None where there is none, or several."""
+    found = [extension for extension in extensions if extension in IMAGE_EXTENSIONS]
+    return found[0] if len(found) == 1 else None
+
+
+def _no_image(shards: Samples, index: int) -> str:
+    has = ", ".join(f".{extension}" for extension in shards.extensions(index))
+    return (
+        f"{shards.where(index)}: a sample must hold one image ({', '.join(IMAGE_EXTENSIONS)}), "
+        f"this one holds {has}; remove the sample or write the shard again"
+    )

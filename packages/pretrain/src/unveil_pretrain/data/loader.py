@@ -2,11 +2,18 @@
 
 One work item is one whole step: a worker computes which samples the step sees (`order.step_indices`), reads and crops
 them. So there is no sampler state to save, and step s is the same after a restart at s.
+
+A sample that cannot be read may be replaced, if the caller allows it: by the sample that follows it in the permutation
+of the same epoch, or the next one after that which can be read. Which one that is depends on nothing but the files.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Final, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
@@ -14,10 +21,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from unveil_pretrain.data.captions import CaptionCounts
 from unveil_pretrain.data.datasets import Example, ExampleDataset
-from unveil_pretrain.data.order import step_indices
+from unveil_pretrain.data.order import permuted, step_ranks
 from unveil_pretrain.errors import ConfigError, DataError
 
-__all__ = ["Batch", "train_batches", "val_batches"]
+__all__ = ["Batch", "WorkerKind", "train_batches", "val_batches"]
+
+WorkerKind = Literal["processes", "threads"]
+"""What decodes: processes, which share nothing, or threads of this process, which need no copy of a batch."""
+
+# Steps that each worker has ready or in hand, as PyTorch's DataLoader has by default.
+_AHEAD: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +44,8 @@ class Batch:
         captions: One per image, or None for images alone.
         caption_counts: What was done to the captions.
         all_captions: In validation of pairs every caption of each image; empty otherwise.
+        skipped: What was wrong with every sample that was replaced, one line each; `sample_ids` are those of the
+            replacements.
     """
 
     images: UInt8[Tensor, "b 3 h w"]
@@ -39,10 +54,20 @@ class Batch:
     captions: list[str] | None
     caption_counts: CaptionCounts = field(default_factory=CaptionCounts)
     all_captions: tuple[tuple[str, ...], ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def train_batches(
-    dataset: ExampleDataset, *, batch_size: int, start_step: int, num_steps: int, seed: int, num_workers: int = 0
+    dataset: ExampleDataset,
+    *,
+    batch_size: int,
+    start_step: int,
+    num_steps: int,
+    seed: int,
+    num_workers: int = 0,
+    worker_kind: WorkerKind = "processes",
+    share: slice = slice(None),
+    tolerate: bool = False,
 ) -> Iterator[Batch]:
     """Yield `num_steps` batches: those of steps start_step, start_step + 1, ....
 
@@ -52,21 +77,27 @@ def train_batches(
         start_step: First step; 0, or the step of the checkpoint a run continues from.
         num_steps: How many batches to yield.
         seed: Seed of order, crops and captions.
-        num_workers: Decoding processes; 0 decodes in this process. The batches do not depend on it.
+        num_workers: How many processes or threads decode; 0 decodes as batches are asked for. No batch depends on it.
+        worker_kind: Which of the two.
+        share: The part of every batch that is loaded here; other processes of a run load the rest.
+        tolerate: Replace samples that cannot be read and say so in `Batch.skipped`, instead of raising DataError.
 
     Raises:
-        DataError: a sample cannot be read; the message names its shard and key.
+        DataError: a sample cannot be read, the message names its shard and key; or none of an epoch can.
         ConfigError: a number is out of range.
     """
-    if batch_size < 1 or start_step < 0 or num_steps < 0:
+    if batch_size < 1 or start_step < 0 or num_steps < 0 or num_workers < 0:
         raise ConfigError(
-            f"batch_size={batch_size}, start_step={start_step}, num_steps={num_steps}: "
-            "give at least one image per batch and steps that are not negative"
+            f"batch_size={batch_size}, start_step={start_step}, num_steps={num_steps}, num_workers={num_workers}: "
+            "give at least one image per batch, and steps and workers that are not negative"
         )
-    return _load(_TrainSteps(dataset, batch_size, seed), range(start_step, start_step + num_steps), num_workers)
+    steps = _TrainSteps(dataset, batch_size, seed, share, tolerate)
+    return _load(steps, range(start_step, start_step + num_steps), num_workers, worker_kind)
 
 
-def val_batches(dataset: ExampleDataset, *, batch_size: int, num_workers: int = 0) -> Iterator[Batch]:
+def val_batches(
+    dataset: ExampleDataset, *, batch_size: int, num_workers: int = 0, worker_kind: WorkerKind = "processes"
+) -> Iterator[Batch]:
     """Yield every sample once, in stored order, under its fixed crop; the last batch may be smaller.
 
     Raises:
@@ -75,25 +106,43 @@ def val_batches(dataset: ExampleDataset, *, batch_size: int, num_workers: int = 
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: give at least one image per batch")
-    return _load(_ValSteps(dataset, batch_size), range(-(-len(dataset) // batch_size)), num_workers)
+    return _load(_ValSteps(dataset, batch_size), range(-(-len(dataset) // batch_size)), num_workers, worker_kind)
 
 
 class _TrainSteps(Dataset[Batch | DataError]):
     """Item s is the batch of training step s, or the error that its samples gave."""
 
-    def __init__(self, dataset: ExampleDataset, batch_size: int, seed: int) -> None:
+    def __init__(self, dataset: ExampleDataset, batch_size: int, seed: int, share: slice, tolerate: bool) -> None:
         self._dataset, self._batch_size, self._seed = dataset, batch_size, seed
+        self._share, self._tolerate = share, tolerate
 
     def __getitem__(self, step: int) -> Batch | DataError:
-        epochs, indices = step_indices(len(self._dataset), self._batch_size, step, seed=self._seed)
+        num_samples = len(self._dataset)
+        epochs, positions = (part[self._share] for part in step_ranks(num_samples, self._batch_size, step))
+        indices = permuted(num_samples, positions, epochs, seed=self._seed)
+        skipped: list[str] = []
         try:
             examples = [
-                self._dataset.train_example(int(index), seed=self._seed, epoch=int(epoch))
-                for epoch, index in zip(epochs, indices, strict=True)
+                self._example(int(index), int(position), int(epoch), skipped)
+                for index, position, epoch in zip(indices, positions, epochs, strict=True)
             ]
         except DataError as error:
             return error
-        return _collate(examples, torch.from_numpy(epochs))
+        return _collate(examples, torch.from_numpy(epochs), tuple(skipped))
+
+    def _example(self, index: int, position: int, epoch: int, skipped: list[str]) -> Example:
+        """The sample, or the next readable one of this epoch's permutation; adds to `skipped` what was wrong."""
+        num_samples = len(self._dataset)
+        for further in range(1, num_samples + 1):
+            try:
+                return self._dataset.train_example(index, seed=self._seed, epoch=epoch)
+            except DataError as error:
+                if not self._tolerate:
+                    raise
+                skipped.append(str(error))
+            following = np.array([(position + further) % num_samples])
+            index = int(permuted(num_samples, following, np.array([epoch]), seed=self._seed)[0])
+        raise DataError(f"none of {num_samples} samples can be read; the first: {skipped[-num_samples]}")
 
 
 class _ValSteps(Dataset[Batch | DataError]):
@@ -111,7 +160,7 @@ class _ValSteps(Dataset[Batch | DataError]):
         return _collate(examples, torch.zeros(len(examples), dtype=torch.int64))
 
 
-def _collate(examples: Sequence[Example], epochs: Tensor) -> Batch:
+def _collate(examples: Sequence[Example], epochs: Tensor, skipped: tuple[str, ...] = ()) -> Batch:
     captions = [example.caption for example in examples if example.caption is not None]
     return Batch(
         images=torch.stack([example.image for example in examples]),
@@ -120,16 +169,43 @@ def _collate(examples: Sequence[Example], epochs: Tensor) -> Batch:
         captions=captions or None,
         caption_counts=sum((example.caption_counts for example in examples), CaptionCounts()),
         all_captions=tuple(example.all_captions for example in examples if example.all_captions),
+        skipped=skipped,
     )
 
 
-def _load(steps: Dataset[Batch | DataError], order: range, num_workers: int) -> Iterator[Batch]:
-    # A generator of its own: DataLoader draws a seed for its workers, which must not move torch's global generator.
-    loader = DataLoader(
-        steps, batch_size=None, sampler=order, num_workers=num_workers, generator=torch.Generator().manual_seed(0)
-    )
-    for item in loader:
+def _load(
+    steps: Dataset[Batch | DataError], order: range, num_workers: int, worker_kind: WorkerKind
+) -> Iterator[Batch]:
+    if worker_kind == "threads" and num_workers:
+        items = _by_threads(steps.__getitem__, order, num_workers)
+    else:
+        # A generator of its own: DataLoader draws a seed for its workers, which must not move torch's global generator.
+        items = iter(
+            DataLoader(
+                steps, batch_size=None, sampler=order, num_workers=num_workers,
+                generator=torch.Generator().manual_seed(0),
+            )
+        )  # fmt: skip
+    for item in items:
         # Workers hand errors back as values: DataLoader would wrap a raised one in another process's traceback.
         if isinstance(item, DataError):
             raise item
         yield item
+
+
+def _by_threads(
+    load: Callable[[int], Batch | DataError], order: range, num_threads: int
+) -> Iterator[Batch | DataError]:
+    """`load` of each step in order, computed ahead by threads: the decoders run without Python's lock."""
+    waiting: deque[Future[Batch | DataError]] = deque()
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
+        try:
+            for step in order:
+                waiting.append(pool.submit(load, step))
+                if len(waiting) >= _AHEAD * num_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # also when the caller stops early
+            for future in waiting:
+                future.cancel()

@@ -14,7 +14,7 @@ import numpy as np
 from unveil_pretrain.data.streams import ORDER_STREAM, words
 from unveil_pretrain.errors import ConfigError
 
-__all__ = ["permuted", "step_indices"]
+__all__ = ["permuted", "step_indices", "step_ranks"]
 
 # Four rounds suffice when the halves are wide (Luby and Rackoff, 1988); those of small data sets are a few bits wide,
 # where more rounds are needed and cost nothing.
@@ -44,7 +44,13 @@ def permuted(num_samples: int, positions: np.ndarray, epochs: np.ndarray, *, see
 
 
 def step_indices(num_samples: int, batch_size: int, step: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs (int64 [b]) and sample indices (int64 [b]) of one step's batch.
+    """Epochs (int64 [b]) and sample indices (int64 [b]) of one step's batch; see `step_ranks`."""
+    epochs, positions = step_ranks(num_samples, batch_size, step)
+    return epochs, permuted(num_samples, positions, epochs, seed=seed)
+
+
+def step_ranks(num_samples: int, batch_size: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs (int64 [b]) of one step's batch, and positions (int64 [b]) within their permutations.
 
     The permutations of successive epochs are laid end to end and cut into batches: batches run across epoch borders,
     every sample is seen once per epoch, and the sequence of samples does not depend on the batch size.
@@ -58,8 +64,7 @@ def step_indices(num_samples: int, batch_size: int, step: int, *, seed: int) -> 
             "the sizes must be at least 1 and the step at least 0"
         )
     ranks = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)
-    epochs, positions = np.divmod(ranks, num_samples)
-    return epochs, permuted(num_samples, positions, epochs, seed=seed)
+    return np.divmod(ranks, num_samples)
 
 
 def _feistel(values: np.ndarray, epochs: np.ndarray, rows: int, columns: int, seed: int) -> np.ndarray:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from unveil_pretrain.data.captions import MAX_CHARACTERS, CaptionCounts, CaptionReading, read_captions
+from unveil_pretrain.data.crops import SIMMIM_SCALE
 from unveil_pretrain.data.datasets import Example, ImageDataset
-from unveil_pretrain.data.shards import ShardDataset
+from unveil_pretrain.data.samples import Samples
 from unveil_pretrain.data.streams import CAPTION_STREAM, draws
 from unveil_pretrain.errors import DataError
 
@@ -19,26 +20,34 @@ _CAPTION_FILES = frozenset({"txt", "json"})
 class PairDataset:
     """Image-caption pairs; `captions.py` says where captions come from.
 
-    Training draws one caption per epoch from (seed, epoch, sample id); validation always takes the first. Crops are not
-    mirrored, since captions say left and right. A sample without a caption raises DataError when it is read, like one
-    whose image is broken, so that the loader skips and counts both in the same way.
+    Training draws one caption per epoch from (seed, epoch, sample id); validation always takes the first. A sample
+    without a caption raises DataError when it is read, like one whose image is broken, so that the loader skips and
+    counts both in the same way.
     """
 
     def __init__(
-        self, shards: ShardDataset, *, image_size: Sequence[int], max_characters: int = MAX_CHARACTERS
+        self,
+        shards: Samples,
+        *,
+        image_size: Sequence[int],
+        crop_scale: tuple[float, float] = SIMMIM_SCALE,
+        mirror: bool = False,
+        max_characters: int = MAX_CHARACTERS,
     ) -> None:
         """Check that there are files which may hold captions.
 
         Args:
             shards: The samples.
             image_size: Height and width of the crops in pixels.
+            crop_scale: Smallest and largest area of the training crops, as shares of the image.
+            mirror: Mirror half of the training crops, though captions may say left and right.
             max_characters: Longer captions are cut here, and counted.
 
         Raises:
             DataError: no sample at all has a .txt or .json; or as `ImageDataset`.
             ConfigError: as `ImageDataset`.
         """
-        self.images = ImageDataset(shards, image_size=image_size, mirror=False)
+        self.images = ImageDataset(shards, image_size=image_size, crop_scale=crop_scale, mirror=mirror)
         self.shards = shards
         self.max_characters = max_characters
         if not any(_CAPTION_FILES.intersection(shards.extensions(index)) for index in range(len(shards))):
@@ -103,7 +112,7 @@ class CaptionReport:
     """Characters of the longest caption, after cleaning and cutting."""
 
 
-def inspect_captions(shards: ShardDataset, *, max_characters: int = MAX_CHARACTERS) -> CaptionReport:
+def inspect_captions(shards: Samples, *, max_characters: int = MAX_CHARACTERS) -> CaptionReport:
     """Read the captions of every sample; no image is decoded.
 
     Raises:

@@ -5,23 +5,16 @@ once, by webdataset's own rules for grouping files into samples, and each sample
 order a pure function of the step (`order.py`) and a restart exact.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
+from unveil_pretrain.data.samples import hash_of_files, sample_id_of, seeded_choice
 from unveil_pretrain.data.shard_urls import expand_shards
-from unveil_pretrain.data.streams import SUBSET_STREAM, words
-from unveil_pretrain.data.tar_index import Sample, index_shard
-from unveil_pretrain.errors import ConfigError, DataError
+from unveil_pretrain.data.tar_index import Member, Sample, index_shard
+from unveil_pretrain.errors import DataError
 
-__all__ = ["ShardDataset", "sample_id_of"]
-
-
-def sample_id_of(key: str) -> int:
-    """Stable id of a sample: the first 63 bits of the BLAKE2b digest of its key."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
+__all__ = ["ShardDataset"]
 
 
 class ShardDataset:
@@ -56,7 +49,9 @@ class ShardDataset:
         self.keys: tuple[str, ...] = tuple(sample.key for sample in samples)
         self.sample_ids: np.ndarray = np.array([sample_id_of(key) for key in self.keys], dtype=np.int64)
         self.shards: tuple[str, ...] = tuple(source.url for source in self._sources)
-        self.content_hash: str = _content_hash(self._samples)
+        self.content_hash: str = hash_of_files(
+            (sample.key, [(member.extension, member.size) for member in sample.members]) for sample in samples
+        )
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -79,21 +74,19 @@ class ShardDataset:
         Raises:
             DataError: the shard disappeared or shrank since it was indexed, or cannot be read.
         """
-        sample = self._samples[index]
-        start = min(member.offset for member in sample.members)
-        end = max(member.offset + member.size for member in sample.members)
-        try:
-            data = self._sources[sample.shard].read_range(start, end)
-        except OSError as error:
-            raise DataError(
-                f"{self.where(index)}: the shard can no longer be read ({error}); restore it and start again"
-            ) from error
-        if len(data) != end - start:
-            raise DataError(f"{self.where(index)}: the shard changed since it was indexed; start the run again")
-        return {
-            member.extension: data[member.offset - start : member.offset - start + member.size]
-            for member in sample.members
-        }
+        return self._read(index, self._samples[index].members)
+
+    def label(self, index: int) -> str | None:
+        """The text of the sample's .cls file; None where it has none. DataError as `read`."""
+        members = [member for member in self._samples[index].members if member.extension == "cls"]
+        return self._read(index, members)["cls"].decode("utf-8", "replace").strip() if members else None
+
+    def select(self, indices: Sequence[int]) -> "ShardDataset":
+        """These samples, in this order."""
+        chosen = ShardDataset.__new__(ShardDataset)
+        chosen._sources = self._sources
+        chosen._fill([self._samples[index] for index in indices])
+        return chosen
 
     def subset(self, num_unique: int, *, seed: int) -> "ShardDataset":
         """The `num_unique` samples that come first in a seeded ranking; a smaller subset lies inside a larger one.
@@ -101,19 +94,19 @@ class ShardDataset:
         Raises:
             ConfigError: `num_unique` is not between 1 and the number of samples.
         """
-        if not 1 <= num_unique <= len(self):
-            raise ConfigError(f"num_unique is {num_unique}, the shards hold {len(self)} samples; give 1 to {len(self)}")
-        scores = words(seed, 0, self.sample_ids, SUBSET_STREAM)
-        chosen = np.sort(np.argsort(scores, kind="stable")[:num_unique])
-        smaller = ShardDataset.__new__(ShardDataset)
-        smaller._sources = self._sources
-        smaller._fill([self._samples[int(index)] for index in chosen])
-        return smaller
+        return self.select(seeded_choice(self.sample_ids, num_unique, seed=seed))
 
-
-def _content_hash(samples: Sequence[Sample]) -> str:
-    digest = hashlib.sha256()
-    for sample in samples:
-        files: list[tuple[Any, ...]] = [(member.extension, member.size) for member in sample.members]
-        digest.update(repr((sample.key, files)).encode())
-    return digest.hexdigest()
+    def _read(self, index: int, members: Sequence[Member]) -> dict[str, bytes]:
+        start = min(member.offset for member in members)
+        end = max(member.offset + member.size for member in members)
+        try:
+            data = self._sources[self._samples[index].shard].read_range(start, end)
+        except OSError as error:
+            raise DataError(
+                f"{self.where(index)}: the shard can no longer be read ({error}); restore it and start again"
+            ) from error
+        if len(data) != end - start:
+            raise DataError(f"{self.where(index)}: the shard changed since it was indexed; start the run again")
+        return {
+            member.extension: data[member.offset - start : member.offset - start + member.size] for member in members
+        }

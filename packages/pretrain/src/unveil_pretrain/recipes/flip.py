@@ -12,6 +12,7 @@ def flip_b16() -> FlipConfig:
         objective=FLIPConfig(mask_ratio=0.5, text="text_b", embed_dim=512, negative_pool=1000),
         encoder="vit_b16",
         image_size=(224, 224),
+        crop_scale=(0.5, 1.0),
         steps=195_313,
         batch_size=65_536,
         base_lr=4e-6,

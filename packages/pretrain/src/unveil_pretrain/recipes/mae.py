@@ -14,6 +14,7 @@ def mae_vit_b16() -> MimConfig:
         objective=MAEConfig(mask_ratio=0.75),
         encoder="vit_b16",
         image_size=(224, 224),
+        crop_scale=(0.2, 1.0),
         steps=250_228,  # 800 × 1,281,167 images / 4096
         batch_size=4096,
         base_lr=1.5e-4,

@@ -52,6 +52,7 @@ def tiny_flip() -> FlipConfig:
         ),
         encoder="vit_tiny",
         image_size=(64, 64),
+        mirror=False,  # captions say left and right
         steps=400,
         batch_size=32,
         base_lr=8e-3,

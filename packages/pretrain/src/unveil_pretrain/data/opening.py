@@ -1,0 +1,39 @@
+"""From what a user names to a source of samples: shards, a folder, or a zip file."""
+
+from pathlib import Path
+
+from unveil_pretrain.data.folder import FolderDataset
+from unveil_pretrain.data.shards import ShardDataset
+from unveil_pretrain.errors import DataError
+
+__all__ = ["open_samples", "shards_of_folder"]
+
+
+def open_samples(place: str) -> ShardDataset | FolderDataset:
+    """The samples that `place` names.
+
+    Args:
+        place: Shards (path or fsspec URL with braces, globs and `::`), a folder of .tar shards, a folder of images
+            (class sub-folders or flat), or a .zip of one.
+
+    Raises:
+        DataError: nothing is there, a folder holds both shards and images, or a shard is damaged.
+    """
+    path = Path(place)
+    if place.endswith(".zip"):
+        return FolderDataset(place)
+    if not path.is_dir():
+        return ShardDataset(place)
+    shards = shards_of_folder(path)
+    if not shards:
+        return FolderDataset(place)
+    if any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir()):
+        raise DataError(
+            f"{place!r} holds .tar files and folders; name the shards ('{place.rstrip('/')}/*.tar') or the image folder"
+        )
+    return ShardDataset("::".join(shards))
+
+
+def shards_of_folder(folder: Path) -> list[str]:
+    """The .tar files that lie directly in a folder, by name."""
+    return sorted(str(entry) for entry in folder.glob("*.tar"))
