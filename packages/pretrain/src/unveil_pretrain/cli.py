@@ -21,6 +21,10 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "image-text training with masks; likewise",
         "sweep": "PLAN.json --out DIR --train-data SHARDS --val-data SHARDS [--jobs N] [--executor slurm] ...\n"
         "run the cells of a plan, as local processes or on SLURM; --status shows where they stand",
+        "flip-eval": "--ckpt DIR --data SHARDS [--views full,masked,ensemble] [--json]\n"
+        "retrieval and contrastive loss of an image-text checkpoint, seen whole, masked, or as an ensemble of masks",
+        "flip-ablation": "RECIPE --out DIR --train-data SHARDS --val-data SHARDS [--cells 0x1 0.5x2 ...] ...\n"
+        "train FLIP with several masks and batches, and compare them at equal batch, equal samples and equal time",
         "scenes": "--out DIR ...\nbuild the digit scenes: a small data set in the layouts of real ones",
         "ls": "\nlist the recipes",
     }
