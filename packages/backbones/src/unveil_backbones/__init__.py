@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from unveil_backbones.tokenizer_json import tokenizer_from_json
     from unveil_backbones.verification import Verification, verify
     from unveil_backbones.vit import VitConfig, VitEncoder
+    from unveil_backbones.vit_video import VideoVitConfig, VideoVitEncoder
 
 __version__ = "0.1.0"
 
@@ -103,6 +104,8 @@ __all__ = [
     "UnsafePathError",
     "ValPoint",
     "Verification",
+    "VideoVitConfig",
+    "VideoVitEncoder",
     "VitConfig",
     "VitEncoder",
     "WordPieceTokenizer",
@@ -181,6 +184,7 @@ _MODULES = MappingProxyType(
         "tokenizer_json": ("tokenizer_from_json",),
         "verification": ("Verification", "verify"),
         "vit": ("VitConfig", "VitEncoder"),
+        "vit_video": ("VideoVitConfig", "VideoVitEncoder"),
     }
 )
 

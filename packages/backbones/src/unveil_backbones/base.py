@@ -265,7 +265,7 @@ class Encoder(nn.Module, ABC):
         """
         return (*self.block_names(), *(name for name, _ in self.named_children() if name == "norm"))
 
-    def intermediates(self, images: Float[Tensor, "b c h w"], names: Sequence[str]) -> dict[str, Tensor]:
+    def intermediates(self, images: Float[Tensor, "b c *t h w"], names: Sequence[str]) -> dict[str, Tensor]:
         """Return the outputs of the named layers for whole images, each in the layer's own shape.
 
         Args:

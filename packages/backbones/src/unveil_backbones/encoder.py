@@ -20,15 +20,18 @@ from unveil_backbones.timm_config import TIMM_PREFIX, TimmConfig
 from unveil_backbones.timm_encoder import TimmEncoder, timm_preset
 from unveil_backbones.vit import VitConfig, VitEncoder
 from unveil_backbones.vit_presets import VIT_PRESETS
+from unveil_backbones.vit_video import VideoVitConfig, VideoVitEncoder
+from unveil_backbones.vit_video_presets import VIT_VIDEO_PRESETS
 
 __all__ = ["Encoder", "build", "create", "names", "rebuild"]
 
 # Families stand beside presets so that an encoder of one's own shape has a name its checkpoint can carry.
-_FAMILIES: Mapping[str, type[VitConfig | SwinConfig | HieraConfig]] = MappingProxyType(
-    {"vit": VitConfig, "swinv2": SwinConfig, "hiera": HieraConfig}
+_Config = VitConfig | SwinConfig | HieraConfig | VideoVitConfig
+_FAMILIES: Mapping[str, type[_Config]] = MappingProxyType(
+    {"vit": VitConfig, "swinv2": SwinConfig, "hiera": HieraConfig, "vit_video": VideoVitConfig}
 )
-_PRESETS: Mapping[str, VitConfig | SwinConfig | HieraConfig] = MappingProxyType(
-    {**VIT_PRESETS, **SWIN_PRESETS, **HIERA_PRESETS}
+_PRESETS: Mapping[str, _Config] = MappingProxyType(
+    {**VIT_PRESETS, **SWIN_PRESETS, **HIERA_PRESETS, **VIT_VIDEO_PRESETS}
 )
 _PAIR_SETTINGS = ("image_size", "drop_path", "vocab_size", "activation")
 
@@ -37,7 +40,8 @@ def names() -> tuple[str, ...]:
     """Return the names of image encoders that ``create`` knows; pairs are in ``pair_presets.PAIR_PRESETS``.
 
     ``*_tiny`` are made for CPU tests and demonstrations (64 pixels); ``swinv2_*`` are those of the data-scaling study
-    (192 pixels, window 12), ``vit_*`` and ``hiera_*`` the usual ones (224 pixels). Beside them, ``timm:<model>`` is any
+    (192 pixels, window 12), ``vit_*`` and ``hiera_*`` the usual ones (224 pixels), ``vit_video_*`` encode clips of 16
+    frames. Beside them, ``timm:<model>`` is any
     plain Vision Transformer of timm.
     """
     return tuple(_PRESETS)
@@ -82,8 +86,8 @@ def build(spec: EncoderSpec) -> Encoder:
     """Make the encoder that a spec describes, with fresh weights.
 
     Raises:
-        UnknownModelError: The spec's name is none of ``names()``, no family (``vit``, ``swinv2``, ``hiera``) and none
-            of timm's models.
+        UnknownModelError: The spec's name is none of ``names()``, no family (``vit``, ``swinv2``, ``hiera``,
+            ``vit_video``) and none of timm's models.
         ManifestError: A field of the configuration is missing, unknown or of the wrong type.
         ConfigError: The values make no encoder.
     """
@@ -143,6 +147,8 @@ def _from_config(config: EncoderConfig, name: str) -> Encoder:
         return SwinEncoder(config, name)
     if isinstance(config, HieraConfig):
         return HieraEncoder(config, name)
+    if isinstance(config, VideoVitConfig):
+        return VideoVitEncoder(config, name)
     if isinstance(config, TimmConfig):
         return TimmEncoder(config)
     raise ConfigError(f"{config} is the configuration of no encoder of this package; take `encoder.config`")

@@ -20,6 +20,7 @@ from unveil_backbones.hiera_config import MASK_UNIT, PATCH_STRIDE, UNIT_PIXELS, 
 from unveil_backbones.specs import EncoderSpec
 from unveil_backbones.swin import SwinConfig
 from unveil_backbones.vit import VitConfig
+from unveil_backbones.vit_video import VideoVitConfig, VideoVitEncoder
 
 __all__ = ["Cost", "block_multiply_adds", "count_cost", "encoder_cost"]
 
@@ -47,7 +48,7 @@ class Cost:
 
 
 def encoder_cost(
-    config: VitConfig | SwinConfig | HieraConfig,
+    config: VitConfig | SwinConfig | HieraConfig | VideoVitConfig,
     *,
     image_size: tuple[int, int] | None = None,
     num_kept: int | None = None,
@@ -58,7 +59,7 @@ def encoder_cost(
         config: Shape of the encoder.
         image_size: Height and width; those of the configuration if ``None``.
         num_kept: Patches that are encoded, and embedded by a ViT (Hiera's overlap: it embeds all); all of them if
-            ``None``. Not for a Swin; whole mask units for a Hiera.
+            ``None``. Not for a Swin; whole mask units for a Hiera; cubes for a clip of the configuration's frames.
 
     Raises:
         ImageSizeError: A side does not fit the encoder.
@@ -72,16 +73,17 @@ def encoder_cost(
         return _swin_cost(config, height // config.patch_size, width // config.patch_size)
     stride, side = (UNIT_PIXELS, PATCH_STRIDE) if isinstance(config, HieraConfig) else (config.patch_size,) * 2
     check_image_size(height, width, stride, "encoder_cost")
-    whole = height // side * (width // side)
+    slots, depth = (config.num_frames, config.tubelet) if isinstance(config, VideoVitConfig) else (1, 1)
+    whole = height // side * (width // side) * (slots // depth)
     kept = whole if num_kept is None else num_kept
     if not 0 <= kept <= whole or kept * side**2 % stride**2:
         unit = (stride // side) ** 2
         raise TokenCountError(f"num_kept {kept} of {whole} patches; give a multiple of {unit}, at most {whole}")
     if isinstance(config, HieraConfig):
         return _hiera_cost(config, whole, kept)
-    num_tokens = kept + int(config.class_token) + config.num_registers
-    block = block_multiply_adds(num_tokens, config.width, mlp_ratio=config.mlp_ratio)
-    return Cost(multiply_adds=kept * 3 * config.patch_size**2 * config.width + config.depth * block)
+    prefix = 0 if isinstance(config, VideoVitConfig) else int(config.class_token) + config.num_registers
+    block = block_multiply_adds(kept + prefix, config.width, mlp_ratio=config.mlp_ratio)
+    return Cost(multiply_adds=kept * 3 * depth * config.patch_size**2 * config.width + config.depth * block)
 
 
 def block_multiply_adds(
@@ -131,11 +133,15 @@ def count_cost(spec: EncoderSpec, *, image_size: tuple[int, int] | None = None, 
 
 def _count(encoder: Encoder, batch: int, size: tuple[int, int], num_kept: int | None) -> int:
     """Return the floating point operations of a forward pass."""
-    images = torch.empty(batch, 3, *size, device="meta")
     keep = None if num_kept is None else torch.zeros(batch, num_kept, dtype=torch.int64, device="meta")
-    grid = encoder.grid(*size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        encoder.encode(encoder.embed(images, keep), grid, keep)
+        if isinstance(encoder, VideoVitEncoder):
+            clip = (encoder.config.num_frames, *size)
+            clips = torch.empty(batch, 3, *clip, device="meta")
+            encoder.encode(encoder.embed(clips, keep), encoder.clip_grid(*clip), keep)
+        else:
+            images = torch.empty(batch, 3, *size, device="meta")
+            encoder.encode(encoder.embed(images, keep), encoder.grid(*size), keep)
     return counter.get_total_flops()
 
 

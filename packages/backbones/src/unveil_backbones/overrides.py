@@ -11,10 +11,11 @@ from unveil_backbones.hiera_config import HieraConfig, HieraPosition
 from unveil_backbones.swin_config import SwinConfig, clamped_windows
 from unveil_backbones.timm_config import TimmConfig
 from unveil_backbones.vit_config import Activation, Position, VitConfig
+from unveil_backbones.vit_video_config import VideoVitConfig
 
 __all__ = ["AnyConfig", "Overrides", "apply_overrides", "check_override_names"]
 
-AnyConfig = VitConfig | SwinConfig | HieraConfig | TimmConfig
+AnyConfig = VitConfig | SwinConfig | HieraConfig | VideoVitConfig | TimmConfig
 Config = TypeVar("Config", bound=AnyConfig)
 
 
@@ -25,6 +26,8 @@ class Overrides(TypedDict, total=False):
     """Height and width of pre-training, one number for a square; the preset's if ``None``."""
     drop_path: float | None
     """Stochastic depth of the last block; the preset's if ``None``."""
+    num_frames: int
+    tubelet: int
     patch_size: int
     width: int
     depth: int

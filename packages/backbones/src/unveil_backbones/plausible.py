@@ -77,8 +77,9 @@ def _timm_weights(spec: EncoderSpec | TextSpec) -> int:
 def _table(config: Mapping[str, JSON]) -> float:
     """Numbers in the largest table of positions."""
     patch = max(1.0, _first(config.get("patch_size")))
+    slots = max(1.0, _first(config.get("num_frames"))) / max(1.0, _first(config.get("tubelet")))
     cells = [math.prod(_numbers(config.get(name))) for name in ("image_size", "global_grid") if name in config]
-    return max((count / patch**2 for count in cells), default=0.0) * max(1.0, _first(config.get("width")))
+    return max((count / patch**2 for count in cells), default=0.0) * slots * max(1.0, _first(config.get("width")))
 
 
 def _first(value: JSON) -> float:

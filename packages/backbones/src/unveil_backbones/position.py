@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 
 from unveil_backbones.errors import ConfigError
 
-__all__ = ["resampled_position", "sin_cos_position"]
+__all__ = ["resampled_position", "sin_cos_position", "stretched"]
 
 
 def sin_cos_position(
@@ -38,8 +38,8 @@ def sin_cos_position(
         raise ConfigError(f"width {width}; a sine-cosine position needs a multiple of 4; choose {width // 4 * 4 + 4}")
     # Double precision, as in the reference: large angles lose digits in float32.
     frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64, device=device) / (width // 4))
-    row = _waves(_stretched(rows, base_rows, device), frequency)
-    col = _waves(_stretched(cols, base_cols, device), frequency)
+    row = _waves(stretched(rows, base_rows, device), frequency)
+    col = _waves(stretched(cols, base_cols, device), frequency)
     half = width // 2
     embedding = torch.cat([col[None].expand(rows, cols, half), row[:, None].expand(rows, cols, half)], dim=-1)
     return embedding.reshape(rows * cols, width).float()
@@ -71,8 +71,14 @@ def resampled_position(
     return resampled[0].flatten(1).T.to(table.dtype)
 
 
-def _stretched(num: int, base: int, device: torch.device | None) -> Tensor:
-    """Centres of ``num`` cells, in cells of a grid of ``base``; exactly ``0, 1, 2, ...`` if the two agree."""
+def stretched(num: int, base: int, device: torch.device | None) -> Float[Tensor, " num"]:
+    """Return the centres of ``num`` cells, in cells of a grid of ``base``; exactly ``0, 1, 2, ...`` if the two agree.
+
+    Args:
+        num: Cells along an axis.
+        base: Cells of pre-training along the same axis.
+        device: Where to make them; the default device if ``None``.
+    """
     centres = torch.arange(num, dtype=torch.float64, device=device)
     return centres if num == base else (centres + 0.5) * (base / num) - 0.5
 
