@@ -12,7 +12,18 @@ import jaxtyping
 
 # The hook rewrites modules as they are imported, so it has to stand before the first import of the package. The data
 # package is left out: its protocol of a data set is not checkable at run time.
-CHECKED = ("objectives", "losses", "targets", "inputs", "validate", "optim", "schedule", "train_state", "checkpointing")
+CHECKED = (
+    "objectives",
+    "losses",
+    "contrastive",
+    "targets",
+    "inputs",
+    "validate",
+    "optim",
+    "schedule",
+    "train_state",
+    "checkpointing",
+)
 jaxtyping.install_import_hook([f"unveil_pretrain.{module}" for module in CHECKED], "beartype.beartype")
 
 import numpy as np  # noqa: E402

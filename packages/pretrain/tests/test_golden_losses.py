@@ -14,7 +14,7 @@ from unveil_backbones import SwinConfig, SwinEncoder, VitConfig, VitEncoder
 from unveil_backbones.swin import clamped_windows
 from unveil_masking import Grid, RandomMask, UnitMask
 from unveil_masking.partition import partition_from_mask
-from unveil_pretrain.losses import info_nce
+from unveil_pretrain.contrastive import info_nce
 from unveil_pretrain.objectives.base import Inputs
 from unveil_pretrain.objectives.mae import MAE, MAEDecoder
 from unveil_pretrain.objectives.simmim import SimMIM

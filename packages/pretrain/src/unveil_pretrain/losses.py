@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-__all__ = ["cell_l1", "info_nce", "masked_l1", "patch_mse", "present_mse", "smooth_l1", "token_cross_entropy"]
+__all__ = ["cell_l1", "masked_l1", "patch_mse", "present_mse", "smooth_l1", "token_cross_entropy"]
 
 
 def masked_l1(
@@ -52,23 +52,3 @@ def present_mse(
     """Mean squared error over the values of the present tokens (I-JEPA's paper, arXiv:2301.08243, section 3)."""
     error = (prediction.float() - target.float()).square().mean(dim=2)
     return (error * present).sum(dim=1) / present.sum(dim=1)
-
-
-def info_nce(
-    images: Float[Tensor, "b e"], texts: Float[Tensor, "b e"], scale: Float[Tensor, ""]
-) -> Float[Tensor, " b"]:
-    """Symmetric contrastive loss (CLIP, arXiv:2103.00020): pair i is the positive, all other pairs are negatives.
-
-    Args:
-        images: L2-normalised image embeddings.
-        texts: L2-normalised text embeddings; row i belongs to image i.
-        scale: Multiplier of the cosine similarities (the inverse temperature).
-
-    Returns:
-        For each pair the mean of its image-to-text and its text-to-image cross-entropy, in nats.
-    """
-    logits = scale.float() * images.float() @ texts.float().T
-    partner = torch.arange(len(logits), device=logits.device)
-    to_text = F.cross_entropy(logits, partner, reduction="none")
-    to_image = F.cross_entropy(logits.T, partner, reduction="none")
-    return (to_text + to_image) / 2

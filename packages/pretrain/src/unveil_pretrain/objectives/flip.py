@@ -18,8 +18,8 @@ from unveil_backbones import Encoder, ImageTextPair, WordPieceTokenizer, create_
 from unveil_backbones.manifest import TextSpec
 from unveil_masking import Grid, RandomMask, UnitMask
 
+from unveil_pretrain.contrastive import info_nce
 from unveil_pretrain.errors import ConfigError
-from unveil_pretrain.losses import info_nce
 from unveil_pretrain.objectives.base import BuildContext, Inputs, LossOutput, Objective, ObjectiveConfig, ValidationCard
 
 __all__ = ["FLIP", "FLIPConfig"]
