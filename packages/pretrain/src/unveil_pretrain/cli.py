@@ -26,6 +26,14 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "flip-ablation": "RECIPE --out DIR --train-data SHARDS --val-data SHARDS [--cells 0x1 0.5x2 ...] ...\n"
         "train FLIP with several masks and batches, and compare them at equal batch, equal samples and equal time",
         "scenes": "--out DIR ...\nbuild the digit scenes: a small data set in the layouts of real ones",
+        "shards": "--source DIR --out DIR [--samples-per-shard N] [--num-workers N] ...\n"
+        "webdataset shards from a folder of images: parallel, continued after a kill, verified",
+        "audit": "DATA [--num-workers N] [--json FILE] ...\n"
+        "count samples, check hashes, find broken shards and images and duplicates; exits with 1 if anything is wrong",
+        "subset": "DATA --fractions .1 .2 .5 1 --out DIR [--check-leak VALDATA] ...\n"
+        "nested, class-balanced lists of samples for --train-list",
+        "replay": "RUN [--device cpu]\ncompute a step that failed (failure.json) again and say where its numbers end",
+        "verify-resume": "RECIPE --train-data DATA --val-data DATA [--steps N] ...\nprove that a run which is killed and continued ends with the same bits; names the first difference otherwise",
         "ls": "\nlist the recipes",
     }
 )
