@@ -12,17 +12,26 @@ from unveil_pretrain.commands.training import Place
 from unveil_pretrain.config import config_to_json, first_difference
 from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
 
-PLACE = ("out", "train_data", "val_data", "device", "num_workers")
+PLACE = ("out", "train_data", "val_data", "train_list", "device", "num_workers", "loggers", "micro_batch_size",
+    "checkpoint_blocks", "compile",
+)  # fmt: skip
 SHARED = (
-    "encoder", "image_size", "drop_path", "steps", "batch_size", "num_unique", "seed", "base_lr", "lr_reference_batch",
-    "warmup_steps", "schedule", "decay_at", "decay_gamma", "weight_decay", "betas", "clip_norm", "precision",
-    "pixel_mean", "pixel_std", "validate_every", "checkpoint_every", "val_images", "gap_images", "val_mask_seed",
+    "encoder", "image_size", "crop_scale", "mirror", "drop_path", "steps", "batch_size", "num_unique", "seed", "base_lr",
+    "lr_reference_batch", "warmup_steps", "schedule", "decay_at", "decay_gamma", "weight_decay", "betas", "clip_norm",
+    "max_bad_samples", "precision", "pixel_mean", "pixel_std", "validate_every", "checkpoint_every", "val_images", "gap_images", "val_masks", "val_mask_seed",
 )  # fmt: skip
 OBJECTIVE = {
     "simmim": ("mask_unit", "mask_ratio", "target_window"),
     "mae": ("mask_ratio", "normalise_target", "decoder_width", "decoder_depth", "decoder_heads"),
+    "videomae": (
+        "num_frames", "frame_stride", "clip_crop", "mask_ratio", "normalise_target", "decoder_width", "decoder_depth",
+        "decoder_heads",
+    ),
     "flip": (
-        "mask_ratio", "text", "text_length", "vocab_size", "tokenizer_captions", "embed_dim", "negative_pool",
+        "mask_ratio", "image_reduction", "loss", "initial_scale", "initial_bias", "loss_chunk", "text", "tokenizer",
+        "text_length", "attend_padding", "vocabulary", "vocab_size", "tokenizer_captions", "text_masking", "text_keep",
+        "text_tags", "text_threshold", "embed_dim", "reconstruction_weight", "decoder_width", "decoder_depth",
+        "decoder_heads", "negative_pool",
     ),
 }  # fmt: skip
 RECIPES = {**MIM_RECIPES, **FLIP_RECIPES}

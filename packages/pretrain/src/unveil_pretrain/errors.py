@@ -4,6 +4,8 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DivergedError",
+    "MemoryLimitError",
+    "MissingExtraError",
     "OutputError",
     "PlanError",
     "PretrainError",
@@ -26,6 +28,14 @@ class DataError(PretrainError):
 
 class DivergedError(PretrainError):
     """Training produced a loss that is not finite."""
+
+
+class MemoryLimitError(PretrainError):
+    """A step needs more memory than there is."""
+
+
+class MissingExtraError(PretrainError):
+    """A package that only some data or runs need is not installed; the message gives the install line."""
 
 
 class OutputError(PretrainError):

@@ -23,8 +23,10 @@ class Normaliser:
     def __call__(self, batch: Batch) -> Inputs:
         """The batch on the device; uint8 travels, a quarter of the bytes of float32."""
         images = batch.images.to(self.device, non_blocking=True).to(torch.float32)
+        channels = (3,) + (1,) * (images.dim() - 2)  # images, or clips
+        offset, scale = self._offset.reshape(channels), self._scale.reshape(channels)
         return Inputs(
-            images=images.sub_(self._offset).mul_(self._scale),
+            images=images.sub_(offset).mul_(scale),
             sample_ids=batch.sample_ids.to(self.device, non_blocking=True),
             epochs=batch.epochs.to(self.device, non_blocking=True),
             captions=batch.captions,

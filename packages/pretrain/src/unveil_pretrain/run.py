@@ -8,6 +8,7 @@ from unveil_backbones import Checkpoint, create
 from unveil_backbones.manifest import Passport
 
 from unveil_pretrain.config import FlipConfig, MimConfig, RunConfig
+from unveil_pretrain.data import ClipDataset
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.inputs import Normaliser
 from unveil_pretrain.objectives.base import BuildContext, Objective
@@ -173,7 +174,13 @@ def _build_objective(config: MimConfig | FlipConfig, data: RunData, checkpoint: 
         BackboneError: the encoder is unknown or the image size does not suit it.
     """
     torch.manual_seed(config.seed)
-    encoder = create(config.encoder, image_size=config.image_size, drop_path=config.drop_path)
+    clips = config.objective.clip_settings()
+    if clips is None:
+        encoder = create(config.encoder, image_size=config.image_size, drop_path=config.drop_path)
+    else:
+        encoder = create(
+            config.encoder, image_size=config.image_size, drop_path=config.drop_path, num_frames=clips.num_frames
+        )
     objective = config.objective.build(
         BuildContext(
             encoder=encoder,
@@ -206,7 +213,11 @@ def _gap_set(config: RunConfig, data: RunData, objective: Objective, num_workers
     if num_images < max(1, objective.group_size):
         return None
     subset = data.train.shards.subset(num_images, seed=config.val_mask_seed)
-    images = type(data.train)(subset, image_size=config.image_size)
+    images = (
+        data.train.of_samples(subset)
+        if isinstance(data.train, ClipDataset)
+        else type(data.train)(subset, image_size=config.image_size)
+    )
     return _scored(KeyOrder(images, multiple_of=objective.group_size), config, num_workers)
 
 

@@ -5,19 +5,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unveil_pretrain.config import FlipConfig, MimConfig, config_to_json
-from unveil_pretrain.data import ImageDataset, PairDataset, open_samples
+from unveil_pretrain.data import ClipDataset, ImageDataset, PairDataset, Samples, open_samples
+from unveil_pretrain.data.clip_decode import VIDEO_EXTENSIONS
+from unveil_pretrain.data.images import IMAGE_EXTENSIONS
 from unveil_pretrain.data.lists import read_list, samples_of_list
 from unveil_pretrain.errors import ConfigError
 
-__all__ = ["RunData", "captions_of_samples", "open_data"]
+__all__ = ["RunData", "RunSamples", "captions_of_samples", "open_data"]
+
+
+RunSamples = ImageDataset | PairDataset | ClipDataset
+"""Samples as a run sees them."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunData:
     """The two data sets of a run."""
 
-    train: ImageDataset | PairDataset
-    val: ImageDataset | PairDataset
+    train: RunSamples
+    val: RunSamples
     train_list_hash: str | None = None
     """Hash of the list that chose the training samples, where there is one."""
 
@@ -47,8 +53,8 @@ def open_data(
         DataError: data are missing or damaged, samples lack what the objective needs, or the list is of other data.
         ConfigError: a subset is larger than the data.
     """
-    kind = PairDataset if config.objective.needs_captions else ImageDataset
-    train, val = open_samples(train_data), open_samples(val_data)
+    extensions = IMAGE_EXTENSIONS if config.objective.clip_settings() is None else VIDEO_EXTENSIONS
+    train, val = (open_samples(place, extensions=extensions) for place in (train_data, val_data))
     listed = None if train_list is None else read_list(train_list)
     if listed is not None:
         train = samples_of_list(train, listed, str(train_list))
@@ -57,17 +63,27 @@ def open_data(
     if config.val_images:
         val = val.subset(config.val_images, seed=config.val_mask_seed)
     return RunData(
-        kind(train, image_size=config.image_size, crop_scale=config.crop_scale, mirror=config.mirror),
-        kind(val, image_size=config.image_size),
+        _samples_for(config, train),
+        _samples_for(config, val),
         None if listed is None else listed.hash,
     )
 
 
-def captions_of_samples(dataset: ImageDataset | PairDataset) -> Callable[[int], list[str]]:
+def _samples_for(config: MimConfig | FlipConfig, samples: Samples) -> RunSamples:
+    """The samples as the objective needs them: images, pairs or clips."""
+    size, scale, mirror = config.image_size, config.crop_scale, config.mirror
+    clips = config.objective.clip_settings()
+    if clips is not None:
+        return ClipDataset(samples, image_size=size, clips=clips, crop_scale=scale, mirror=mirror)
+    kind = PairDataset if config.objective.needs_captions else ImageDataset
+    return kind(samples, image_size=size, crop_scale=scale, mirror=mirror)
+
+
+def captions_of_samples(dataset: RunSamples) -> Callable[[int], list[str]]:
     """A function that gives up to so many captions, from the beginning of the data set."""
 
     def captions(most: int) -> list[str]:
-        if isinstance(dataset, ImageDataset):
+        if not isinstance(dataset, PairDataset):
             raise ConfigError("these samples have no captions; give image-caption shards")
         found: list[str] = []
         for index in range(len(dataset)):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from unveil_pretrain.comparison import mean_and_error
-from unveil_pretrain.data import ImageDataset, PairDataset, val_batches
+from unveil_pretrain.data import ClipDataset, ImageDataset, PairDataset, val_batches
 from unveil_pretrain.data.datasets import Example
 from unveil_pretrain.errors import ConfigError, DataError
 from unveil_pretrain.inputs import Normaliser
@@ -71,7 +71,7 @@ class Evaluation:
 class KeyOrder:
     """Samples of a data set in the order of their keys, so that pools do not depend on the shards."""
 
-    def __init__(self, dataset: ImageDataset | PairDataset, *, multiple_of: int) -> None:
+    def __init__(self, dataset: ImageDataset | PairDataset | ClipDataset, *, multiple_of: int) -> None:
         """Order `dataset` and drop the last samples until a multiple of `multiple_of` is left, perhaps none."""
         keys = dataset.shards.keys
         used = len(keys) // multiple_of * multiple_of
@@ -179,7 +179,7 @@ def summarise(values: np.ndarray, groups: np.ndarray | None = None) -> Score:
     return Score(mean, error, len(values))
 
 
-def key_ordered(dataset: ImageDataset | PairDataset, objective: Objective) -> KeyOrder:
+def key_ordered(dataset: ImageDataset | PairDataset | ClipDataset, objective: Objective) -> KeyOrder:
     """The validation samples in key order, in whole groups.
 
     Raises:

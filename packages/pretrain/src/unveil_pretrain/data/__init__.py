@@ -1,6 +1,7 @@
 """Samples in, batches out: every image a pure function of (seed, epoch, sample id), every batch of (seed, step)."""
 
 from unveil_pretrain.data.captions import CaptionCounts
+from unveil_pretrain.data.clips import ClipDataset
 from unveil_pretrain.data.datasets import ImageDataset
 from unveil_pretrain.data.folder import FolderDataset
 from unveil_pretrain.data.loader import Batch, WorkerKind, train_batches, val_batches
@@ -13,6 +14,7 @@ from unveil_pretrain.data.shards import ShardDataset
 __all__ = [
     "Batch",
     "CaptionCounts",
+    "ClipDataset",
     "FolderDataset",
     "ImageDataset",
     "PairDataset",

@@ -53,11 +53,12 @@ class FolderDataset:
         ignored: Paths within the folder that are no images, by their names; hidden files are not among them.
     """
 
-    def __init__(self, place: str) -> None:
-        """List the images.
+    def __init__(self, place: str, *, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> None:
+        """List the images, or the videos.
 
         Args:
             place: A folder or a .zip file on this machine.
+            extensions: Which files are samples, lower case.
 
         Raises:
             DataError: it is not there or holds no image, or two images would have the same key.
@@ -67,12 +68,11 @@ class FolderDataset:
             raise DataError(f"{place!r} does not exist; name a folder of images, a .zip of one, or webdataset shards")
         self._store: _Store = _Zip(path) if path.is_file() else _Disk(path)
         found = sorted(self._store.files(), key=lambda file: file.path)
-        self.ignored: tuple[str, ...] = tuple(file.path for file in found if not _is_image(file.path))
-        images = [file for file in found if _is_image(file.path)]
+        self.ignored: tuple[str, ...] = tuple(file.path for file in found if _extension(file.path) not in extensions)
+        images = [file for file in found if _extension(file.path) in extensions]
         if not images:
-            raise DataError(
-                f"{place!r} holds no image ({', '.join(IMAGE_EXTENSIONS)}); name a folder of images or shards"
-            )
+            what = "image" if tuple(extensions) == IMAGE_EXTENSIONS else "video"
+            raise DataError(f"{place!r} holds no {what} ({', '.join(extensions)}); name a folder of {what}s or shards")
         self._fill(images)
         _check_keys(self.keys, images)
 
@@ -180,10 +180,6 @@ class _Zip:
 
 def _extension(path: str) -> str:
     return PurePosixPath(path).suffix.lower().removeprefix(".")
-
-
-def _is_image(path: str) -> bool:
-    return _extension(path) in IMAGE_EXTENSIONS
 
 
 def _check_keys(keys: Sequence[str], images: Sequence[_File]) -> None:

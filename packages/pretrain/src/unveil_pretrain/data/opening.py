@@ -1,32 +1,35 @@
 """From what a user names to a source of samples: shards, a folder, or a zip file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from unveil_pretrain.data.folder import FolderDataset
+from unveil_pretrain.data.images import IMAGE_EXTENSIONS
 from unveil_pretrain.data.shards import ShardDataset
 from unveil_pretrain.errors import DataError
 
 __all__ = ["open_samples", "shards_of_folder"]
 
 
-def open_samples(place: str) -> ShardDataset | FolderDataset:
+def open_samples(place: str, *, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> ShardDataset | FolderDataset:
     """The samples that `place` names.
 
     Args:
         place: Shards (path or fsspec URL with braces, globs and `::`), a folder of .tar shards, a folder of images
             (class sub-folders or flat), or a .zip of one.
+        extensions: Which files of a folder are samples: those of images, or of videos.
 
     Raises:
         DataError: nothing is there, a folder holds both shards and images, or a shard is damaged.
     """
     path = Path(place)
     if place.endswith(".zip"):
-        return FolderDataset(place)
+        return FolderDataset(place, extensions=extensions)
     if not path.is_dir():
         return ShardDataset(place)
     shards = shards_of_folder(path)
     if not shards:
-        return FolderDataset(place)
+        return FolderDataset(place, extensions=extensions)
     if any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir()):
         raise DataError(
             f"{place!r} holds .tar files and folders; name the shards ('{place.rstrip('/')}/*.tar') or the image folder"

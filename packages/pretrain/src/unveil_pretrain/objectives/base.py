@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from unveil_backbones import Encoder
 from unveil_backbones.manifest import TextSpec
 
+from unveil_pretrain.data.clip_sampling import ClipSettings
 from unveil_pretrain.errors import ConfigError
 
 __all__ = [
@@ -44,14 +45,15 @@ class Inputs:
     """A batch on the device, pixels normalised.
 
     Attributes:
-        images: Pixels after subtracting the mean and dividing by the standard deviation of the preprocessing.
+        images: Pixels after subtracting the mean and dividing by the standard deviation of the preprocessing; clips
+            have an axis t of frames.
         sample_ids: Stable ids; with the epoch and the seed they decide the mask.
         epochs: The epoch in which each sample is seen; zero in validation.
         captions: One per image, or None for images alone.
         all_captions: In validation of pairs every caption of each image; empty otherwise.
     """
 
-    images: Float[Tensor, "b c h w"]
+    images: Float[Tensor, "b c *t h w"]
     sample_ids: Int64[Tensor, " b"]
     epochs: Int64[Tensor, " b"]
     captions: Sequence[str] | None
@@ -316,6 +318,10 @@ class ObjectiveConfig(ABC):
     """The objective's name in manifests and passports."""
     needs_captions: ClassVar[bool] = False
     """Whether training samples are image-caption pairs."""
+
+    def clip_settings(self) -> ClipSettings | None:
+        """How clips are taken from videos where the samples are clips; None where they are images."""
+        return None
 
     @abstractmethod
     def build(self, context: BuildContext) -> Objective:

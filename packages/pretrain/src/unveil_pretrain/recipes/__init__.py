@@ -11,6 +11,7 @@ from unveil_pretrain.recipes.flip import flip_b16
 from unveil_pretrain.recipes.mae import mae_vit_b16, mae_vit_s16
 from unveil_pretrain.recipes.simmim import simmim_swinv2_s
 from unveil_pretrain.recipes.tiny import tiny_flip, tiny_mae, tiny_simmim
+from unveil_pretrain.recipes.video import tiny_videomae, videomae_b16, videomae_h16, videomae_l16
 
 __all__ = [
     "FLIP_RECIPES",
@@ -22,6 +23,10 @@ __all__ = [
     "tiny_flip",
     "tiny_mae",
     "tiny_simmim",
+    "tiny_videomae",
+    "videomae_b16",
+    "videomae_h16",
+    "videomae_l16",
 ]
 
 MIM_RECIPES: Mapping[str, Callable[[], MimConfig]] = MappingProxyType(
@@ -31,6 +36,10 @@ MIM_RECIPES: Mapping[str, Callable[[], MimConfig]] = MappingProxyType(
         "simmim_swinv2_s": simmim_swinv2_s,
         "mae_vit_s16": mae_vit_s16,
         "mae_vit_b16": mae_vit_b16,
+        "tiny_videomae": tiny_videomae,
+        "videomae_b16": videomae_b16,
+        "videomae_l16": videomae_l16,
+        "videomae_h16": videomae_h16,
     }
 )
 """What `pretrain mim` offers."""
