@@ -222,7 +222,9 @@ class TestFLIP:
         with torch.no_grad():
             raw = flip.pair.raw_logit_scale.clone()
             flip.pair.raw_logit_scale.fill_(9.0)
-            assert float(flip._scale()) == pytest.approx(100.0)
+            assert float(flip.pair.logit_scale.exp()) == pytest.approx(100.0)
+            flip.after_update(0.5)
+            assert float(flip.pair.raw_logit_scale.exp()) == pytest.approx(100.0)
             flip.pair.raw_logit_scale.copy_(raw)
 
     def test_positions_and_embeddings_do_not_decay(self, flip):

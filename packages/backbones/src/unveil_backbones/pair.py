@@ -63,19 +63,35 @@ class ImageTextPair(nn.Module):
             TokenCountError: As ``encoder.encode``.
             KeepError: As ``encoder.encode``.
         """
-        return nn.functional.normalize(self.image_projection(self._pooled(tokens, grid, keep)), dim=-1)
-
-    def _pooled(
-        self, tokens: Float[Tensor, "b n d"], grid: tuple[int, int], keep: Int64[Tensor, "b k"] | None
-    ) -> Float[Tensor, "b e"]:
         if self.encoder.pooling == "mean":
-            # The default of encoders alone leaves prefix tokens out; pairs have always counted them, as FLIP does.
-            return self.encoder.pool(self.encoder.encode(tokens, grid, keep), "mean_all")
-        return self.encoder.encode_pooled(tokens, grid, keep)
+            return self.image_vectors(self.encoder.encode(tokens, grid, keep))
+        # An encoder may compute less than all tokens where it pools one of them.
+        return nn.functional.normalize(self.image_projection(self.encoder.encode_pooled(tokens, grid, keep)), dim=-1)
 
-    def encode_text(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
-        """Return unit vectors of captions given as word pieces, which may and should lie on the CPU."""
-        return nn.functional.normalize(self.text_projection(self.text(ids)), dim=-1)
+    def image_vectors(self, encoded: Float[Tensor, "b m d"]) -> Float[Tensor, "b e"]:
+        """Return unit vectors of images from all tokens of ``encoder.encode``."""
+        # The default of encoders alone leaves prefix tokens out; pairs have always counted them, as FLIP does.
+        pooled = self.encoder.pool(encoded, "mean_all" if self.encoder.pooling == "mean" else None)
+        return nn.functional.normalize(self.image_projection(pooled), dim=-1)
+
+    def encode_text(
+        self, ids: Int[Tensor, "b t"], positions: Int64[Tensor, "b t"] | None = None
+    ) -> Float[Tensor, "b e"]:
+        """Return unit vectors of captions given as word pieces, which may and should lie on the CPU.
+
+        Args:
+            ids: As ``TextTower`` takes them.
+            positions: Likewise.
+        """
+        return nn.functional.normalize(self.text_projection(self.text(ids, positions)), dim=-1)
+
+    def clip_logit_scale(self) -> None:
+        """Take the temperature's parameter back into its range, as CLIP does after every update.
+
+        A parameter outside gets no gradient and would stay there; at the border it can turn back.
+        """
+        with torch.no_grad():
+            self.raw_logit_scale.clamp_(0.0, _LARGEST_SCALE)
 
     def block_names(self) -> tuple[str, ...]:
         """Return the module paths of both towers' blocks: units to wrap for FSDP."""

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -43,8 +43,8 @@ class TextTower(nn.Module):
     OPTIMISATIONS: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
             "last_block": "The last block computes the pooled token only.",
-            "cut": "Causal towers: tokens after the end of the longest caption of the batch are not computed.",
-            "pack": "Causal towers: tokens after the end of each caption pass attention only.",
+            "cut": "Unless padding is attended: tokens after the end of the batch's longest caption are not computed.",
+            "pack": "Unless padding is attended: rows without padding; only attention sees captions side by side.",
         }
     )
 
@@ -105,13 +105,14 @@ class TextTower(nn.Module):
             )
         self._optimisations = frozenset(names)
 
-    def forward(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b d"]:
+    def forward(self, ids: Int[Tensor, "b t"], positions: Int64[Tensor, "b t"] | None = None) -> Float[Tensor, "b d"]:
         """Return each caption's vector, ``d = width``.
 
         Args:
             ids: Word pieces, at most ``length`` of them per caption, padded. They may lie on the CPU whatever the
                 tower's device, and should: ``cut`` and ``pack`` need to know how long captions are before work is
                 handed to an accelerator, and apply to such rows only.
+            positions: Place of each piece, below ``length``, where pieces were dropped; 0, 1, 2, ... if ``None``.
 
         Raises:
             TokenCountError: Captions are empty or longer than the position embedding.
@@ -122,7 +123,7 @@ class TextTower(nn.Module):
                 "use the tokenizer that was saved with it"
             )
         ids, layout = self._arrange(ids)
-        table = self._embed(ids, layout)
+        table = self._embed(ids, layout, positions)
         for index, block in enumerate(self.blocks):
             pooled_only = "last_block" in self._optimisations and index == len(self.blocks) - 1
             if self.checkpoint_blocks and torch.is_grad_enabled():
@@ -135,21 +136,23 @@ class TextTower(nn.Module):
         """Decide which tokens are computed; return the kept columns and their layout, on the tower's device."""
         config, device = self.config, self.token_embed.weight.device
         ends = ids.argmax(dim=1) if config.pooling == "eot" else torch.zeros_like(ids[:, 0], dtype=torch.int64)
-        shortens = config.causal and ids.device.type == "cpu" and len(ids) > 0
-        if shortens and self._optimisations & {"cut", "pack"}:
-            ids = ids[:, : int(ends.max()) + 1]
-        length = ids.shape[1]
-        columns = torch.arange(length, device=ids.device)
-        rows, keys = None, None
-        pooled = torch.arange(len(ids), device=ids.device) * length + ends
+        columns = torch.arange(ids.shape[1], device=ids.device)
+        keys = None
         if config.causal:
             keys = columns <= ends[:, None]
-            if shortens and "pack" in self._optimisations:
-                rows = keys.flatten().nonzero().squeeze(1).to(device, non_blocking=True)
-                pooled = (ends + 1).cumsum(0) - 1
         elif not config.attend_padding:
             # The pooled token is always there: a caption of padding alone would have nothing to attend.
             keys = (ids != config.pad_id) | (columns == ends[:, None])
+        shortens = keys is not None and ids.device.type == "cpu" and len(ids) > 0
+        if shortens and keys is not None and self._optimisations & {"cut", "pack"}:
+            longest = int(keys.any(dim=0).nonzero().max()) + 1
+            ids, keys = ids[:, :longest], keys[:, :longest]
+        length = ids.shape[1]
+        rows, pooled = None, torch.arange(len(ids), device=ids.device) * length + ends
+        if shortens and keys is not None and "pack" in self._optimisations:
+            there = keys.flatten()
+            rows = there.nonzero().squeeze(1).to(device, non_blocking=True)
+            pooled = there.cumsum(0)[pooled] - 1
         layout = Layout(
             captions=len(ids),
             length=length,
@@ -160,13 +163,16 @@ class TextTower(nn.Module):
         )
         return ids.to(device, non_blocking=True), layout
 
-    def _embed(self, ids: Int[Tensor, "b t"], layout: Layout) -> Float[Tensor, "r d"]:
-        position = self.pos_embed[0, : layout.length]
+    def _embed(
+        self, ids: Int[Tensor, "b t"], layout: Layout, positions: Int64[Tensor, "b u"] | None
+    ) -> Float[Tensor, "r d"]:
+        if positions is not None:
+            positions = positions[:, : layout.length].to(ids.device, non_blocking=True)
         if layout.rows is None:
+            position = self.pos_embed[0, : layout.length] if positions is None else self.pos_embed[0][positions]
             return (self.token_embed(ids) + position).flatten(0, 1)
-        return self.token_embed(ids.flatten()[layout.rows]) + nn.functional.embedding(
-            layout.rows % layout.length, position
-        )
+        places = layout.rows % layout.length if positions is None else positions.flatten()[layout.rows]
+        return self.token_embed(ids.flatten()[layout.rows]) + nn.functional.embedding(places, self.pos_embed[0])
 
     def block_names(self) -> tuple[str, ...]:
         """Return the module paths of the blocks: units to wrap for FSDP and of ``checkpoint_blocks``."""
@@ -194,13 +200,17 @@ def text_names() -> tuple[str, ...]:
     return tuple(_PRESETS)
 
 
-def create_text(name: str, vocab_size: int, length: int) -> TextTower:
-    """Make a bidirectional text tower (FLIP's) with fresh weights; for others give ``TextTower`` a ``TextConfig``.
+def create_text(
+    name: str, vocab_size: int, length: int, *, causal: bool = False, attend_padding: bool = True
+) -> TextTower:
+    """Make a text tower with fresh weights; for others give ``TextTower`` a ``TextConfig``.
 
     Args:
         name: One of ``text_names()``.
         vocab_size: Number of word pieces of its tokenizer.
-        length: Word pieces per caption (FLIP: 32).
+        length: Word pieces per caption (FLIP: 32, CLIP: 77).
+        causal: CLIP's tower, which pools the end of text, instead of FLIP's bidirectional one.
+        attend_padding: Of bidirectional towers, as in ``TextConfig``.
 
     Raises:
         UnknownModelError: The name is none of ``text_names()``.
@@ -211,7 +221,17 @@ def create_text(name: str, vocab_size: int, length: int) -> TextTower:
             f"text tower {name!r} is unknown; there are {', '.join(text_names())}; choose one of them"
         )
     width, depth, heads = _PRESETS[name]
-    config = TextConfig(vocab_size=vocab_size, length=length, width=width, depth=depth, num_heads=heads)
+    config = TextConfig(
+        vocab_size=vocab_size,
+        length=length,
+        width=width,
+        depth=depth,
+        num_heads=heads,
+        causal=causal,
+        pooling="eot" if causal else "first",
+        norm_epsilon=1e-5 if causal else 1e-6,
+        attend_padding=attend_padding,
+    )
     return TextTower(config, name)
 
 

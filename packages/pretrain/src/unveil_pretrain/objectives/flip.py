@@ -1,28 +1,38 @@
 """FLIP (arXiv:2212.00794): contrastive image-text training in which most image patches are dropped before the blocks.
 
-Patches are removed, not replaced; the text is never masked; the loss is the symmetric InfoNCE with a learned, clipped
-temperature. Validation compares every pair with a fixed pool of others, so that its loss depends neither on the batch
-size nor on the order, and scores the pool twice: with the masks of training and with whole images.
-
-Shapes: b pairs, n patches, k kept, d token width, e embedding width.
+Patches are removed, not replaced; the text is whole; the loss is the symmetric InfoNCE over the global batch with a
+learned, clipped temperature. `flip_model.py` is the model; everything that the paper varies is a setting here.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from math import log
+from pathlib import Path
+from typing import ClassVar, Final, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Int64
 from torch import Tensor
-from unveil_backbones import Encoder, ImageTextPair, WordPieceTokenizer, create_text
-from unveil_backbones.manifest import TextSpec
-from unveil_masking import Grid, RandomMask, UnitMask
+from unveil_backbones import BpeTokenizer, Encoder, ImageTextPair, WordPieceTokenizer, create_text
+from unveil_backbones.tokenizer_base import CaptionTokenizer
+from unveil_backbones.tokenizer_json import tokenizer_from_json
+from unveil_masking import RandomMask, ResizeReduction, UnitMask
 
-from unveil_pretrain.contrastive import info_nce
 from unveil_pretrain.errors import ConfigError
-from unveil_pretrain.objectives.base import BuildContext, Inputs, LossOutput, Objective, ObjectiveConfig, ValidationCard
+from unveil_pretrain.objectives.base import BuildContext, ObjectiveConfig
+from unveil_pretrain.objectives.flip_model import FLIP, PairLoss, PairLossSettings, Reduction
+from unveil_pretrain.objectives.flip_text import TABLES, TextInput, TextMasking, frequency_table, syntax_table
+from unveil_pretrain.objectives.reconstruction import Reconstruction
 
-__all__ = ["FLIP", "FLIPConfig"]
+__all__ = ["FLIP", "FLIPConfig", "ImageReduction", "TokenizerKind"]
+
+ImageReduction = Literal["drop", "resize"]
+"""How images lose tokens: patches are dropped (FLIP), or the image is made smaller (CLIPA's baseline)."""
+
+TokenizerKind = Literal["wordpiece", "bpe"]
+"""WordPiece and a bidirectional tower read at its first piece (FLIP); CLIP's BPE and a causal one read at its end."""
+
+_INITIAL_SCALES: Final[dict[PairLoss, float]] = {"infonce": 1 / 0.07, "sigmoid": 10.0}
+_TABLE: Final = "objective.text_table"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,154 +44,189 @@ class FLIPConfig(ObjectiveConfig):
 
     mask_ratio: float = 0.5
     """Share of image patches to drop; 0 is CLIP. The kept count is rounded down."""
+    image_reduction: ImageReduction = "drop"
+    """Drop patches, or make the image smaller until it has as few: CLIPA's baseline (arXiv:2305.07017)."""
+    loss: PairLoss = "infonce"
+    """InfoNCE over the global batch, or SigLIP's sigmoid loss (arXiv:2303.15343)."""
+    initial_scale: float = 0.0
+    """Factor of similarities at the start, learned, at most 100; 0 is that of the loss: 1/0.07, or 10 for sigmoid."""
+    initial_bias: float = -10.0
+    """sigmoid: what is added to every similarity at the start, learned."""
+    loss_chunk: int = 512
+    """Images whose similarities to all texts are in memory at once; only speed and rounding depend on it."""
     text: str = "text_s"
     """Name of the text tower."""
+    tokenizer: TokenizerKind = "wordpiece"
+    """Tokenizer, and with it the kind of text tower: bidirectional, or causal."""
     text_length: int = 32
-    """Tokens of a caption after cutting or padding."""
+    """Pieces of a caption after cutting or padding."""
+    attend_padding: bool = True
+    """wordpiece: whether padding is attended like words, as in FLIP's code; false hides it, and saves its cost."""
+    vocabulary: str = ""
+    """Vocabulary file: BERT's vocab.txt or CLIP's merges. Without one, wordpiece is trained and bpe is open_clip's."""
     vocab_size: int = 30522
-    """Largest vocabulary of the WordPiece tokenizer, which is trained on the training captions."""
+    """wordpiece: largest vocabulary where it is trained on the training captions."""
     tokenizer_captions: int = 200_000
-    """Captions of the training set, from its beginning, that the tokenizer is trained on."""
+    """Captions of the training set, from its beginning, that the vocabulary and word frequencies are taken from."""
+    text_masking: TextMasking = "none"
+    """Which pieces of a caption stay in training; FLIP keeps all."""
+    text_keep: int = 16
+    """Pieces that stay under text_masking."""
+    text_tags: str = ""
+    """syntax: file with a word, a tabulator and its Penn Treebank tag on each line."""
+    text_threshold: float = 1e-6
+    """frequency: words rarer than this share of all have no reason to be dropped."""
     embed_dim: int = 512
     """Width of the space in which images and texts are compared."""
+    reconstruction_weight: float = 0.0
+    """Factor of MAE's loss on the dropped patches; 0 leaves its decoder out. The paper found no gain (table 1f)."""
+    decoder_width: int = 512
+    """Width of the reconstruction's decoder; a multiple of 4 and of decoder_heads."""
+    decoder_depth: int = 2
+    """Blocks of the reconstruction's decoder."""
+    decoder_heads: int = 16
+    """Attention heads of the reconstruction's decoder."""
     negative_pool: int = 100
     """Validation pairs that are compared with each other; the validation set is cut into pools in key order."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.mask_ratio < 1.0:
-            raise ConfigError(f"mask_ratio is {self.mask_ratio}; give a number in [0, 1), for example 0.5")
-        sizes = {
-            "text_length": self.text_length,
-            "vocab_size": self.vocab_size,
-            "tokenizer_captions": self.tokenizer_captions,
-            "embed_dim": self.embed_dim,
-        }
-        for field, value in sizes.items():
-            if value < 1:
-                raise ConfigError(f"{field} is {value}; give a positive number")
-        if self.negative_pool < 2:
-            raise ConfigError(f"negative_pool is {self.negative_pool}; give at least 2 pairs to compare")
+        _check_numbers(self)
+        _check_choices(self)
 
-    def build(self, context: BuildContext) -> "FLIP":
+    def build(self, context: BuildContext) -> FLIP:
         """FLIP around the encoder; trains the tokenizer unless the context brings one.
 
         Raises:
-            ConfigError: patches are to be dropped but the encoder needs all of its tokens.
+            ConfigError: patches are to be dropped but the encoder needs all of its tokens, or settings contradict it.
+            TokenizerError: the vocabulary cannot be read.
         """
         encoder = context.encoder
+        strategy = self._strategy(encoder)
+        tokenizer = self._tokenizer(context)
+        causal = self.tokenizer == "bpe"
+        text = create_text(
+            self.text,
+            vocab_size=tokenizer.vocab_size,
+            length=self.text_length,
+            causal=causal,
+            attend_padding=self.attend_padding,
+        )
+        pair = ImageTextPair(encoder, text, self.embed_dim)
+        with torch.no_grad():
+            pair.raw_logit_scale.fill_(log(self.initial_scale or _INITIAL_SCALES[self.loss]))
+        return FLIP(
+            pair,
+            TextInput(tokenizer, causal=causal, masking=self.text_masking, num_kept=self.text_keep),
+            strategy,
+            context.image_size,
+            loss=PairLossSettings(kind=self.loss, initial_bias=self.initial_bias, chunk_size=self.loss_chunk),
+            negative_pool=self.negative_pool,
+            reconstruction=self._reconstruction(encoder),
+            table=self._table(tokenizer, context),
+        )
+
+    def _strategy(self, encoder: Encoder) -> Reduction:
+        if self.image_reduction == "resize":
+            return ResizeReduction(self.mask_ratio)
         if not encoder.accepts_subset and self.mask_ratio > 0.0:
             raise ConfigError(
                 f"flip drops patches, which {encoder.spec.name} cannot; choose a vit encoder, or mask_ratio 0"
             )
-        tokenizer = (
-            WordPieceTokenizer.from_json(context.tokenizer_json)
-            if context.tokenizer_json is not None
-            else WordPieceTokenizer.train(
-                context.captions(self.tokenizer_captions), self.vocab_size, length=self.text_length
-            )
-        )
-        text = create_text(self.text, vocab_size=tokenizer.vocab_size, length=self.text_length)
-        pair = ImageTextPair(encoder, text, self.embed_dim)
         strategy = RandomMask(self.mask_ratio)
         if encoder.mask_unit != 1:
-            strategy = UnitMask(encoder.mask_unit, self.mask_ratio, strategy.rounding)
-        return FLIP(pair, tokenizer, strategy, context.image_size, negative_pool=self.negative_pool)
+            return UnitMask(encoder.mask_unit, self.mask_ratio, strategy.rounding)
+        return strategy
 
+    def _tokenizer(self, context: BuildContext) -> CaptionTokenizer:
+        if context.tokenizer_json is not None:
+            tokenizer = tokenizer_from_json(context.tokenizer_json)
+            if tokenizer.length != self.text_length or isinstance(tokenizer, BpeTokenizer) != (self.tokenizer == "bpe"):
+                raise ConfigError(
+                    f"the checkpoint's tokenizer is {type(tokenizer).__name__} with {tokenizer.length} pieces; the "
+                    f"settings want {self.tokenizer} with {self.text_length}; give its tokenizer and text_length"
+                )
+            return tokenizer
+        if self.tokenizer == "bpe":
+            if self.vocabulary:
+                return BpeTokenizer.from_file(self.vocabulary, self.text_length)
+            return BpeTokenizer.from_open_clip(self.text_length)
+        if self.vocabulary:
+            return WordPieceTokenizer.from_vocabulary(self.vocabulary, self.text_length)
+        captions = context.captions(self.tokenizer_captions)
+        return WordPieceTokenizer.train(captions, self.vocab_size, length=self.text_length)
 
-class FLIP(Objective):
-    """Match images that lost patches with their captions."""
+    def _table(self, tokenizer: CaptionTokenizer, context: BuildContext) -> Int64[Tensor, " v"] | None:
+        """What text masking knows of the vocabulary: that of the checkpoint, so that a run continues with the same."""
+        if self.text_masking not in TABLES:
+            return None
+        if context.stored_heads is not None and _TABLE in context.stored_heads:
+            return context.stored_heads[_TABLE].clone()
+        if self.text_masking == "syntax":
+            return syntax_table(tokenizer, Path(self.text_tags))
+        return frequency_table(tokenizer, context.captions(self.tokenizer_captions), threshold=self.text_threshold)
 
-    encoder_prefix: ClassVar[str] = "pair.encoder."
-    head_prefix: ClassVar[str] = ""  # the names in a state dict start with "pair.", as the checkpoint contract wants
-
-    def __init__(
-        self,
-        pair: ImageTextPair,
-        tokenizer: WordPieceTokenizer,
-        strategy: RandomMask | UnitMask,
-        image_size: tuple[int, int],
-        *,
-        negative_pool: int,
-    ) -> None:
-        """Join the two towers, the tokenizer and the masking strategy."""
-        super().__init__()
-        self.pair = pair
-        self.tokenizer = tokenizer
-        self.strategy = strategy
-        self.image_size = image_size
-        self.negative_pool = negative_pool
-
-    @property
-    def encoder(self) -> Encoder:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The image tower."""
-        return self.pair.encoder
-
-    @property
-    def group_size(self) -> int:
-        """Pairs of a validation pool."""
-        return self.negative_pool
-
-    @property
-    def text_spec(self) -> TextSpec:
-        """The text tower's description."""
-        return self.pair.text.spec
-
-    @property
-    def tokenizer_json(self) -> str:
-        """The tokenizer, which travels with the checkpoint."""
-        return self.tokenizer.to_json()
-
-    def no_weight_decay(self) -> frozenset[str]:
-        """The exempt parameters of both towers, and the temperature."""
-        return frozenset(f"pair.{name}" for name in self.pair.no_weight_decay())
-
-    def forward(self, inputs: Inputs, *, seed: int) -> LossOutput:
-        """InfoNCE of each pair among the pairs of the batch."""
-        images, num_tokens = self._embed_images(inputs, self.strategy, seed)
-        texts = self._embed_texts(inputs)
-        return LossOutput(info_nce(images, texts, self._scale()), num_tokens)
-
-    def validation_losses(self, inputs: Inputs, *, seed: int, chunk_size: int) -> dict[str, Float[Tensor, " b"]]:
-        """Losses within each pool of `negative_pool` pairs: "loss" under frozen masks, "unmasked" with whole images."""
-        chunks = [_chunk(inputs, start, start + chunk_size) for start in range(0, len(inputs.images), chunk_size)]
-        texts = torch.cat([self._embed_texts(chunk) for chunk in chunks])
-        losses = {}
-        for view, strategy in (("loss", self.strategy), ("unmasked", RandomMask(0.0))):
-            images = torch.cat([self._embed_images(chunk, strategy, seed)[0] for chunk in chunks])
-            pools = zip(images.split(self.negative_pool), texts.split(self.negative_pool), strict=True)
-            losses[view] = torch.cat([info_nce(of_image, of_text, self._scale()) for of_image, of_text in pools])
-        return losses
-
-    def card(self) -> ValidationCard:
-        """Target, reduction, mask and pool of this objective."""
-        return ValidationCard(
-            target_normalisation="none",
-            reduction="samples",
-            mask=self.strategy.describe(),
-            realised_ratio=self.strategy.realised_ratio(Grid(*self.encoder.grid(*self.image_size))),
-            negative_pool=self.negative_pool,
+    def _reconstruction(self, encoder: Encoder) -> Reconstruction | None:
+        if not self.reconstruction_weight:
+            return None
+        if encoder.mask_unit != 1 or not encoder.accepts_subset:
+            raise ConfigError(
+                f"reconstruction_weight is {self.reconstruction_weight}, but {encoder.spec.name} hides no single "
+                "patches; choose a vit encoder, or reconstruction_weight 0"
+            )
+        return Reconstruction(
+            encoder,
+            width=self.decoder_width,
+            depth=self.decoder_depth,
+            heads=self.decoder_heads,
+            weight=self.reconstruction_weight,
         )
 
-    def _embed_images(
-        self, inputs: Inputs, strategy: RandomMask | UnitMask, seed: int
-    ) -> tuple[Float[Tensor, "b e"], int]:
-        """Embeddings of masked images, and the number of patches that were encoded."""
-        sides = self.encoder.grid(*inputs.images.shape[-2:])
-        partition = strategy.sample(Grid(*sides), inputs.sample_ids, seed=seed, epoch=inputs.epochs)
-        # Whole images need no selection, and encoders that cannot select take none.
-        keep = partition.keep if partition.num_hidden else None
-        kept = self.encoder.embed(inputs.images, keep)
-        return self.pair.encode_image_tokens(kept, sides, keep), kept.shape[0] * kept.shape[1]
 
-    def _embed_texts(self, inputs: Inputs) -> Float[Tensor, "b e"]:
-        if inputs.captions is None:
-            raise ConfigError("flip needs image-caption pairs; give shards whose samples hold a .txt or .json caption")
-        return self.pair.encode_text(self.tokenizer(inputs.captions).to(inputs.images.device))
+def _check_numbers(config: FLIPConfig) -> None:
+    if not 0.0 <= config.mask_ratio < 1.0:
+        raise ConfigError(f"mask_ratio is {config.mask_ratio}; give a number in [0, 1), for example 0.5")
+    sizes = {
+        "text_length": config.text_length,
+        "vocab_size": config.vocab_size,
+        "tokenizer_captions": config.tokenizer_captions,
+        "embed_dim": config.embed_dim,
+        "text_keep": config.text_keep,
+        "loss_chunk": config.loss_chunk,
+        "decoder_depth": config.decoder_depth,
+        "decoder_heads": config.decoder_heads,
+    }
+    for field, value in sizes.items():
+        if value < 1:
+            raise ConfigError(f"{field} is {value}; give a positive number")
+    if config.negative_pool < 2:
+        raise ConfigError(f"negative_pool is {config.negative_pool}; give at least 2 pairs to compare")
+    if not (config.initial_scale == 0.0 or 1.0 <= config.initial_scale <= 100.0):
+        raise ConfigError(f"initial_scale is {config.initial_scale}; give 1 to 100, or 0 for that of the loss")
+    if not (config.reconstruction_weight >= 0.0 and config.reconstruction_weight < float("inf")):
+        raise ConfigError(f"reconstruction_weight is {config.reconstruction_weight}; give a number of at least 0")
+    if not 0.0 < config.text_threshold <= 1.0:
+        raise ConfigError(f"text_threshold is {config.text_threshold}; give a frequency in (0, 1], such as 1e-6")
+    if config.decoder_width < 4 or config.decoder_width % 4 or config.decoder_width % config.decoder_heads:
+        raise ConfigError(
+            f"decoder_width is {config.decoder_width}; give a multiple of 4 and of the {config.decoder_heads} heads"
+        )
 
-    def _scale(self) -> Float[Tensor, ""]:
-        return self.pair.logit_scale.exp()
 
-
-def _chunk(inputs: Inputs, start: int, stop: int) -> Inputs:
-    captions: Sequence[str] | None = None if inputs.captions is None else inputs.captions[start:stop]
-    return Inputs(inputs.images[start:stop], inputs.sample_ids[start:stop], inputs.epochs[start:stop], captions)
+def _check_choices(config: FLIPConfig) -> None:
+    if config.text_masking != "none" and config.text_keep > config.text_length:
+        raise ConfigError(
+            f"text_keep is {config.text_keep} of {config.text_length} pieces; give at most text_length, or "
+            "text_masking none"
+        )
+    if (config.text_masking == "syntax") != bool(config.text_tags):
+        raise ConfigError(
+            f"text_masking is {config.text_masking!r} and text_tags {config.text_tags!r}; syntax needs a file of words "
+            "and tags, and nothing else takes one"
+        )
+    if config.tokenizer == "bpe" and not config.attend_padding:
+        raise ConfigError("attend_padding is for wordpiece: causal towers never see padding; leave it out")
+    if config.reconstruction_weight and (config.image_reduction == "resize" or config.mask_ratio == 0.0):
+        raise ConfigError(
+            f"reconstruction_weight is {config.reconstruction_weight}, but no patch is dropped to be predicted; give "
+            "image_reduction drop and a mask_ratio above 0, or reconstruction_weight 0"
+        )
