@@ -47,7 +47,7 @@ def choose(optimisations: Collection[str], device: torch.device) -> Kind:
 def cosine_attention(
     qkv: Float[Tensor, "w t 3 h d"],
     logit_scale: Float[Tensor, "h 1 1"],
-    bias: Float[Tensor, "h t t"],
+    bias: Float[Tensor, "*w h t t"],
     regions: Int8[Tensor, "g t"] | None,
     *,
     kind: Kind,
@@ -57,9 +57,10 @@ def cosine_attention(
     Args:
         qkv: Queries, keys and values, the windows of an image one after the other.
         logit_scale: Logarithm of the inverse temperature, clamped at 100.
-        bias: Position bias of each pair of tokens.
-        regions: Tokens see each other only where these are equal; ``None`` for all.
-        kind: The way to compute it, from ``choose``.
+        bias: Position bias of each pair of tokens; one for all windows, or one for each, with ``-inf`` for keys that do
+            not count.
+        regions: Tokens see each other only where these are equal; ``None`` for all, and where each window has a bias.
+        kind: The way to compute it, from ``choose``; not "triton" or "sdpa" where each window has a bias.
 
     Raises:
         ModuleNotFoundError: ``kind`` is "triton", which is not installed.
@@ -114,7 +115,9 @@ def reorder(tokens: Float[Tensor, "b n c"], order: Reorder | None) -> Float[Tens
 
 
 def _whole_bias(bias: Tensor, regions: Tensor | None) -> Tensor:
-    """Position bias with the regions' mask: [1 or g, h, t, t]."""
+    """Position bias with the regions' mask: [1 or g, h, t, t]; that of each window as it is."""
+    if bias.ndim == 4:
+        return bias
     if regions is None:
         return bias[None]
     apart = regions[:, :, None] != regions[:, None, :]
@@ -162,7 +165,7 @@ class _CosineAttention(torch.autograd.Function):
             probabilities = torch.softmax(scores.baddbmm_(q, k.transpose(1, 2)), dim=-1)
             attended = torch.bmm(probabilities, v).view(windows, heads, tokens, width)
         ctx.save_for_backward(parts, factor, probabilities, scale)
-        ctx.bias_dtype = bias.dtype
+        ctx.bias_dtype, ctx.bias_shared = bias.dtype, bias.ndim == 3
         return attended.transpose(1, 2).reshape(windows, tokens, heads * width)
 
     @staticmethod
@@ -180,7 +183,8 @@ class _CosineAttention(torch.autograd.Function):
             by_head[2] = torch.bmm(probabilities.transpose(1, 2), attended).view_as(parts[2])
             scores = torch.bmm(attended, v.transpose(1, 2))
             scores = torch.ops.aten._softmax_backward_data(scores, probabilities, -1, probabilities.dtype)
-            bias = scores.view(windows, heads, tokens, tokens).sum(0, dtype=ctx.bias_dtype)
+            bias = scores.view(windows, heads, tokens, tokens)
+            bias = bias.sum(0, dtype=ctx.bias_dtype) if ctx.bias_shared else bias.to(ctx.bias_dtype)
             inner = torch.empty_like(parts[:2])
             torch.bmm(scores, k, out=inner[0].flatten(0, 1))
             torch.bmm(scores.transpose(1, 2), q, out=inner[1].flatten(0, 1))

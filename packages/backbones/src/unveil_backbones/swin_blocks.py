@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unveil_backbones._timm import SwinTransformerV2Stage
 from unveil_backbones.swin_attention import Kind, attend_rows, choose, cosine_attention, reorder
 from unveil_backbones.swin_bias import bias_of_pairs, position_bias, position_tables
-from unveil_backbones.swin_windows import BlockPlan, StagePlan
+from unveil_backbones.swin_windows import BiasGeometry, BlockPlan, StagePlan
 
 __all__ = ["Run", "SwinBlock", "SwinStage"]
 
@@ -41,10 +41,13 @@ class SwinAttention(nn.Module):
         self, tokens: Float[Tensor, "b n c"], plan: BlockPlan, bias: Float[Tensor, "h t t"], *, kind: Kind
     ) -> Float[Tensor, "b n c"]:
         """Attend within windows; tokens are in window order."""
-        qkv = F.linear(tokens, self.qkv.weight, torch.cat((self.q_bias, self._key_value_bias())))
-        by_head = qkv.view(len(tokens) * plan.num_windows, bias.shape[-1], 3, self.num_heads, -1)
+        by_head = self.project(tokens).view(len(tokens) * plan.num_windows, bias.shape[-1], 3, self.num_heads, -1)
         attended = cosine_attention(by_head, self.logit_scale, bias, plan.regions, kind=kind)
         return self.proj(attended.view(tokens.shape))
+
+    def project(self, tokens: Float[Tensor, "*b c"]) -> Float[Tensor, "*b e"]:
+        """Queries, keys and values of tokens, one after the other; ``e = 3c``."""
+        return F.linear(tokens, self.qkv.weight, torch.cat((self.q_bias, self._key_value_bias())))
 
     def at(
         self, tokens: Float[Tensor, "b n c"], bias: Float[Tensor, "h n n"], places: Int64[Tensor, "b r"]
@@ -163,7 +166,7 @@ class SwinStage(nn.Module):
         if isinstance(self.downsample, SwinMerging):
             tokens = self.downsample(tokens, plan)
         kind = choose(optimisations, tokens.device)
-        tables = self._tables(plan) if "stage_bias" in optimisations else None
+        tables = self.tables(plan.blocks[0].geometry) if "stage_bias" in optimisations else None
         # Unbound at once: the gradient of an index per block would fill a stack of zeros for every block.
         each = (None,) * len(self.blocks) if tables is None else tables.unbind(0)
         for index, (block, block_plan, table) in enumerate(zip(self.blocks, plan.blocks, each, strict=True)):
@@ -172,7 +175,7 @@ class SwinStage(nn.Module):
             tokens = run(partial(block, plan=block_plan, kind=kind, places=wanted), tokens, table)
         return tokens
 
-    def _tables(self, plan: StagePlan) -> Tensor | None:
+    def tables(self, geometry: BiasGeometry) -> Float[Tensor, "l h s"] | None:
         """Position biases of all blocks; ``None`` where a block's weights are there only while the block runs.
 
         FSDP shards parameters as a subclass of Tensor and gathers them for the block's own forward pass alone.
@@ -180,4 +183,4 @@ class SwinStage(nn.Module):
         networks = [cast(SwinBlock, block).attn.cpb_mlp for block in self.blocks]
         if any(type(weight) not in (nn.Parameter, Tensor) for network in networks for weight in network.parameters()):
             return None
-        return position_tables(networks, plan.blocks[0].geometry)
+        return position_tables(networks, geometry)
