@@ -12,14 +12,16 @@ Shapes: n patches, k kept patches.
 from dataclasses import dataclass
 
 import torch
-from unveil_backbones import Encoder, TextConfig, create, create_text
+from unveil_backbones import Encoder, TextConfig, VideoVitEncoder, create, create_text
+from unveil_backbones.errors import ConfigError
 from unveil_backbones.flops import block_multiply_adds, count_cost
-from unveil_masking import Grid, RandomMask, UnitMask
+from unveil_masking import Grid, RandomMask, TubeMask, UnitMask
 
 from unveil_pretrain.config import FlipConfig, MimConfig
 from unveil_pretrain.objectives.flip import FLIPConfig
 from unveil_pretrain.objectives.mae import MAEConfig
 from unveil_pretrain.objectives.simmim import SimMIMConfig
+from unveil_pretrain.objectives.videomae import VideoMAEConfig
 
 __all__ = ["SampleFlops", "sample_flops"]
 
@@ -53,6 +55,8 @@ def sample_flops(config: MimConfig | FlipConfig) -> SampleFlops:
         BackboneError: the encoder is unknown or the image size does not suit it.
         MaskingError: the mask does not fit the grid.
     """
+    if isinstance(config.objective, VideoMAEConfig):
+        return _clip_flops(config, config.objective)
     with torch.device("meta"):
         encoder = create(config.encoder, image_size=config.image_size)
     rows, cols = encoder.grid(*config.image_size)
@@ -93,6 +97,28 @@ def sample_flops(config: MimConfig | FlipConfig) -> SampleFlops:
     )
 
 
+def _clip_flops(config: MimConfig | FlipConfig, objective: VideoMAEConfig) -> SampleFlops:
+    """What one clip costs: as MAE's images, with cubes for patches."""
+    num_frames = objective.clips.num_frames
+    with torch.device("meta"):
+        encoder = create(config.encoder, image_size=config.image_size, num_frames=num_frames)
+    if not isinstance(encoder, VideoVitEncoder):
+        raise ConfigError(f"{config.encoder} encodes images and {objective.name} clips; choose a vit_video encoder")
+    slots, rows, cols = encoder.clip_grid(num_frames, *config.image_size)
+    whole = slots * rows * cols
+    kept = _num_kept(TubeMask(objective.mask_ratio), Grid(rows, cols, frames=slots))
+    width, outputs = objective.decoder_width, 3 * encoder.tubelet * encoder.patch_size**2
+    blocks = objective.decoder_depth * block_multiply_adds(whole, width)
+    decoder = kept * encoder.width * width + blocks + (whole - kept) * width * outputs
+    cost = count_cost(encoder.spec, image_size=config.image_size, num_kept=kept)
+    return SampleFlops(
+        parts={"encoder": float(cost.training_flops), "decoder": float(_TRAINING * decoder)},
+        not_counted=_COUNTED_BY_EACH,
+        num_parameters=encoder.num_parameters,
+        num_encoded=kept,
+    )
+
+
 def _simmim_head(encoder: Encoder, image_size: tuple[int, int]) -> int:
     """One linear layer from each final token to the pixels of its cell."""
     pixels = image_size[0] * image_size[1]
@@ -107,7 +133,7 @@ def _mae_decoder(encoder: Encoder, config: MAEConfig, whole: int, kept: int) -> 
     return (prefix + kept) * encoder.width * width + blocks + hidden * width * outputs
 
 
-def _num_kept(strategy: RandomMask | UnitMask, grid: Grid) -> int:
+def _num_kept(strategy: RandomMask | UnitMask | TubeMask, grid: Grid) -> int:
     return round(grid.num * (1.0 - strategy.realised_ratio(grid)))
 
 
