@@ -7,13 +7,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from unveil_backbones import CheckpointError, load
-from unveil_pretrain import ConfigError, DataError, DivergedError, OutputError, loop, train
+from unveil_pretrain import ConfigError, DataError, DivergedError, OutputError, loop, scoring, train
 from unveil_pretrain.cli import main
 from unveil_pretrain.data import ShardDataset
-from unveil_pretrain.validate import summarise
 
 
 def run(config, out, shards):
@@ -91,7 +91,6 @@ def test_flip_on_images_without_captions(capsys, shards, shard_writer, tmp_path)
         (("--num-unique", 99), "num_unique is 99"),
         (("--steps", 0), "steps is 0"),
         (("--encoder", "resnet50"), "resnet50"),
-        (("--encoder", "vit_tiny"), "swinv2 encoder"),
         (("--image-size", 60, 64), "60"),
         (("--mask-ratio", 1.5), "mask_ratio is 1.5"),
         (("--mask-unit", 20), "mask_unit is 20"),
@@ -117,7 +116,7 @@ def test_cuda_without_cuda(capsys, shards, tmp_path, monkeypatch):
 
 
 def test_unknown_commands_and_recipes(capsys):
-    assert "give one of mim, flip, scenes, ls" in line(capsys, "train")
+    assert "give one of mim, flip, " in line(capsys, "train")
     assert "tiny_simmim" in line(capsys, "mim", "tiny_beit")
     assert "needs a recipe" in line(capsys, "flip")
 
@@ -234,9 +233,13 @@ def test_a_loss_that_is_no_number_stops_with_step_samples_and_checkpoint(
 
 
 def test_a_validation_loss_that_is_no_number_is_no_traceback(simmim_config, shards, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "unveil_pretrain.scoring.evaluate", lambda *_, **__: {"loss": summarise(torch.tensor([torch.nan]))}
-    )
+    real = scoring.evaluate
+
+    def spoiled(*given, **named):
+        found = real(*given, **named)
+        return replace(found, losses={"loss": np.full(len(found.keys), np.nan)})
+
+    monkeypatch.setattr(scoring, "evaluate", spoiled)
     with pytest.raises(DivergedError, match="validation loss is not finite at step 2; there is no checkpoint yet"):
         run(simmim_config, tmp_path / "run", shards)
 

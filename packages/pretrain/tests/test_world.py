@@ -10,9 +10,13 @@ from unveil_pretrain.world import World, joined, world_of_environment
 TALK = """
 import json
 import sys
+from unveil_pretrain.errors import DataError, OutputError
 from unveil_pretrain.world import joined, world_of_environment
 import torch
 from torch import nn
+
+def refuse():
+    raise OutputError("disk full")
 
 world = world_of_environment()
 device = torch.device("cpu")
@@ -33,14 +37,26 @@ with joined(world, device):
     other = nn.Linear(2, 2)
     world.copy_from_first(other)
     world.barrier()
+    refused = []
+    try:
+        world.agree(DataError("bad tar") if world.rank == 1 else None)
+    except DataError as error:
+        refused.append(str(error))
+    world.agree(None)
+    try:
+        world.first_says(lambda: int("seven") if world.rank else refuse())
+    except OutputError as error:
+        refused.append(str(error))
     print(json.dumps({
         "gradients": [parameter.grad.tolist() for parameter in layer.parameters()],
         "unused": [parameter.grad is None for parameter in unused.parameters()],
         "uneven": uneven.tolist(),
         "objects": world.gather_objects({"rank": world.rank}),
-        "sum": world.sum([1.5, world.rank], device),
+        "sum": world.sum([1.5, world.rank]),
         "copied": other.weight.tolist(),
         "writes": world.writes,
+        "refused": refused,
+        "first": world.first_says(lambda: world.rank),
     }))
 """
 
@@ -67,6 +83,8 @@ def test_gathered_rows_have_the_gradients_of_a_single_process(in_processes, num)
         assert found["sum"] == [1.5 * num, num * (num - 1) / 2]
         assert found["copied"] == said[0]["copied"]
         assert found["writes"] == (rank == 0)
+        assert found["refused"] == ["bad tar", "disk full"]
+        assert found["first"] == 0
 
 
 def test_a_single_process_has_no_world_to_talk_to():
@@ -76,8 +94,12 @@ def test_a_single_process_has_no_world_to_talk_to():
         assert world.gather(rows) is rows
         assert world.gather_rows(rows) is rows
         assert world.gather_objects("word") == ["word"]
-        assert world.sum([1, 2.5], rows.device) == [1.0, 2.5]
+        assert world.sum([1, 2.5]) == [1.0, 2.5]
         world.barrier()
+        world.agree(None)
+        with pytest.raises(ConfigError, match="mine"):
+            world.agree(ConfigError("mine"))
+        assert world.first_says(lambda: 7) == 7
         assert not torch.distributed.is_initialized()
     assert world.share(5) == slice(0, 5)
 

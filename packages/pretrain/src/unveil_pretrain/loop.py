@@ -1,47 +1,40 @@
 """The training loop: `train` runs one configuration in one folder, and continues it exactly if it was interrupted.
 
-Reading order: `train` → `_run_steps` → `train_step`. Masks, crops, order and schedule are functions of the step, so the
-only state is the weights, the optimiser and a few counters (`train_state.py`).
+Reading order: `train` → `_run_steps` → `train_step` (`update.py`). Masks, crops, stochastic depth, order and schedule
+are functions of the step and the sample, so the only state is the weights, the optimiser and a few counters
+(`train_state.py`).
+
+Several processes, started by torchrun, share every batch: each loads and computes its part, all hold the same weights,
+and the first one writes. The samples of a step do not depend on how many they are.
 """
 
-import math
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
-from unveil_backbones import load
+from unveil_backbones import Checkpoint, load
 
-from unveil_pretrain.checkpointing import diverged, save_checkpoint
-from unveil_pretrain.config import FlipConfig, MimConfig
+from unveil_pretrain.checkpointing import save_checkpoint
+from unveil_pretrain.config import FlipConfig, MimConfig, config_to_json
 from unveil_pretrain.costing import cost_basis
 from unveil_pretrain.data import Batch, train_batches
-from unveil_pretrain.data.streams import words
-from unveil_pretrain.optim import set_learning_rate
+from unveil_pretrain.errors import DataError, PretrainError
+from unveil_pretrain.journal import count_skipped, record_step
+from unveil_pretrain.loggers import LoggerName, check_loggers
 from unveil_pretrain.record import RunFolder, about_run
 from unveil_pretrain.run import DeviceName, Run, assemble, choose_device, describe
 from unveil_pretrain.scoring import record_validation
 from unveil_pretrain.sources import open_data
+from unveil_pretrain.spikes import SpikeDetector
 from unveil_pretrain.train_state import Position
+from unveil_pretrain.update import train_step
+from unveil_pretrain.world import World, joined, world_of_environment
 
-__all__ = ["StepMetrics", "train", "train_step"]
-
-# The random numbers of stochastic depth, above the streams of the data pipeline (data/streams.py).
-_MODEL_STREAM = 0x2400_0000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepMetrics:
-    """What one update gives: the batch's mean loss, the learning rate, the gradient's norm before clipping, tokens."""
-
-    loss: float
-    lr: float
-    grad_norm: float
-    num_tokens: int
+__all__ = ["train"]
 
 
 def train(
@@ -50,9 +43,14 @@ def train(
     out: Path,
     train_data: str,
     val_data: str,
+    train_list: Path | None = None,
     log: Callable[[str], None],
     device: DeviceName = "auto",
     num_workers: int = 0,
+    micro_batch_size: int = 0,
+    compile_blocks: bool = False,
+    checkpoint_blocks: bool = False,
+    loggers: Sequence[LoggerName] = ("tensorboard",),
     progress: bool = True,
     command: Sequence[str] = (),
 ) -> Path:
@@ -66,7 +64,11 @@ def train(
         train_list: Which of the training samples to use; all without it.
         log: Receives lines about the run.
         device: Where to compute.
-        num_workers: Decoding processes; the result does not depend on it.
+        num_workers: Decoding processes of each process; the result does not depend on it.
+        micro_batch_size: Samples to compute at once on each process; 0 for all of them.
+        compile_blocks: Compile the encoder's blocks.
+        checkpoint_blocks: Compute the inside of the encoder's blocks twice instead of keeping it in memory.
+        loggers: Where to show the scalars of the run besides its records.
         progress: Show a bar on stderr.
         command: The command line, recorded in run.json.
 
@@ -76,55 +78,77 @@ def train(
     Raises:
         PretrainError, BackboneError, MaskingError: one line that says what to do; earlier checkpoints stay as they are.
     """
+    check_loggers(loggers)
+    world = world_of_environment()
+    place = choose_device(device, world.local_rank)
     data = open_data(config, train_data=train_data, val_data=val_data, train_list=train_list)
     folder = RunFolder(out)
-    folder.claim(data.identity(config), about_run(command=command, train_data=train_data, val_data=val_data))
-    last = folder.last_checkpoint()
-    checkpoint = None if last is None else load(last)
-    if checkpoint is not None and checkpoint.manifest.step >= config.steps:
-        log(f"{out} is finished: step {checkpoint.manifest.step} of {config.steps}, {checkpoint.path}")
-        return checkpoint.path
-    place = choose_device(device)
-    # Seeds set for the run do not reach the caller's generators.
-    with torch.random.fork_rng(devices=[] if place.type == "cpu" else [torch.cuda.current_device()]):
-        run, position = assemble(config, data, folder, checkpoint, device=place, num_workers=num_workers)
-        folder.rewind(position.step)
-        folder.add_cost_basis(cost_basis(config, step=position.step, device=place))
-        for line in describe(run, position):
-            log(line)
-        _run_steps(run, position, num_workers=num_workers, progress=progress)
+    about = about_run(command=command, train_data=train_data, val_data=val_data, train_list=train_list)
+
+    def assembled(checkpoint: Checkpoint | None) -> tuple[Run, Position]:
+        return assemble(
+            config,
+            data,
+            folder,
+            checkpoint,
+            device=place,
+            num_workers=num_workers,
+            world=world,
+            micro_batch_size=micro_batch_size,
+            compile_blocks=compile_blocks,
+            checkpoint_blocks=checkpoint_blocks,
+        )
+
+    with joined(world, place), _at_home(folder, data.identity(config), about, world):
+        last = world.first_says(folder.last_checkpoint)
+        checkpoint = None if last is None else load(last)
+        if checkpoint is not None and checkpoint.manifest.step >= config.steps:
+            if world.writes:
+                log(f"{out} is finished: step {checkpoint.manifest.step} of {config.steps}, {checkpoint.path}")
+            return checkpoint.path
+        # Seeds set for the run do not reach the caller's generators.
+        with torch.random.fork_rng(devices=[] if place.type == "cpu" else [place]):
+            run, position = assembled(checkpoint)
+            if world.writes:
+                _begin(run, position, log)
+            shown = loggers if world.writes else ()
+            with folder.shown_by(shown, config=config_to_json(config), start_step=position.step):
+                _run_steps(run, position, num_workers=num_workers, progress=progress)
+            if world.writes and (num_skipped := folder.num_skipped()):
+                log(f"{num_skipped} unreadable samples were replaced; {folder.path / 'skipped.jsonl'} says why")
+            if world.writes and (changes := folder.caption_changes()):
+                said = ", ".join(f"{count} {name.removeprefix('captions_')}" for name, count in changes.items())
+                log(f"captions as they were shown: {said}; metrics.jsonl counts them step by step")
     return folder.checkpoint_path(config.steps)
 
 
-def train_step(run: Run, position: Position, batch: Batch) -> StepMetrics:
-    """One update; `position.step` counts from 0.
+@contextmanager
+def _at_home(
+    folder: RunFolder, identity: Mapping[str, object], about: Mapping[str, object], world: World
+) -> Iterator[None]:
+    """Claim the folder and keep others out of it, as the first process; the others learn whether it could."""
+    with ExitStack() as held:
 
-    Raises:
-        DivergedError: loss or gradient is not finite; the weights are still those before the step.
-    """
-    config = run.config
-    # Stochastic depth is a function of the step, so that a restart changes nothing.
-    torch.manual_seed(int(words(config.seed, position.step, np.zeros(1, dtype=np.int64), _MODEL_STREAM)[0]))
-    inputs = run.normalise(batch)
-    with torch.autocast(run.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        output = run.objective(inputs, seed=config.seed)
-    loss = output.per_sample.mean()
-    if not math.isfinite(float(loss.detach())):
-        raise diverged(run, position, inputs, output.per_sample.detach(), "loss")
-    run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(run.objective.parameters(), config.clip_norm))
-    if not math.isfinite(grad_norm):
-        raise diverged(run, position, inputs, output.per_sample.detach(), "gradient norm")
-    rate = config.build_schedule()(position.step)
-    set_learning_rate(run.optimizer, rate)
-    run.optimizer.step()
-    return StepMetrics(loss=float(loss.detach()), lr=rate, grad_norm=grad_norm, num_tokens=output.num_tokens)
+        def enter() -> None:
+            folder.claim(identity, about)
+            held.enter_context(folder.locked())
+
+        world.first_says(enter)
+        yield
+
+
+def _begin(run: Run, position: Position, log: Callable[[str], None]) -> None:
+    """Cut the records back to where the run stands, and say what is going to happen."""
+    run.folder.remove_unfinished()
+    run.folder.rewind(position.step)
+    run.folder.add_cost_basis(cost_basis(run.config, step=position.step, device=run.device, num_devices=run.world.size))
+    for line in describe(run, position):
+        log(line)
 
 
 def _run_steps(run: Run, position: Position, *, num_workers: int, progress: bool) -> None:
     """All steps from `position` to the end, with their records, validations and checkpoints."""
-    config = run.config
+    config, world = run.config, run.world
     batches = train_batches(
         run.data.train,
         batch_size=config.batch_size,
@@ -132,34 +156,45 @@ def _run_steps(run: Run, position: Position, *, num_workers: int, progress: bool
         num_steps=config.steps - position.step,
         seed=config.seed,
         num_workers=num_workers,
+        share=world.share(config.batch_size),
+        tolerate=config.max_bad_samples > 0,
     )
+    spikes = SpikeDetector(run.folder.losses() if world.writes else ())
     # A bar that is written to a file needs no more than a line now and then.
     interval = 0.2 if sys.stderr.isatty() else 10.0
     with tqdm(
         total=config.steps, initial=position.step, desc=run.folder.path.name, unit="step", mininterval=interval,
-        disable=not progress,
+        disable=not (progress and world.writes),
     ) as bar:  # fmt: skip
-        started = time.perf_counter()
-        for batch in batches:
+        started, trouble = time.perf_counter(), None
+        while position.step < config.steps:
+            batch, data_trouble = _next(batches)
+            world.agree(trouble or data_trouble)
+            assert batch is not None
             metrics = train_step(run, position, batch)
             now = time.perf_counter()
-            position = position.after(config.batch_size, metrics.num_tokens, now - started)
-            run.folder.add_metrics(
-                {
-                    "step": position.step,
-                    "samples_seen": position.samples_seen,
-                    "epoch": position.samples_seen / len(run.data.train),
-                    "unique_samples": min(position.samples_seen, len(run.data.train)),
-                    "loss": metrics.loss,
-                    "lr": metrics.lr,
-                    "grad_norm": metrics.grad_norm,
-                    "samples_per_second": config.batch_size / max(now - started, 1e-9),
-                    "tokens_seen": position.tokens_seen,
-                    "seconds": position.seconds,
-                }
-            )
+            seconds = now - started
+            position = position.after(config.batch_size, metrics.num_tokens, seconds, num_devices=world.size)
+            count_skipped(run, position, batch, metrics)
+            trouble = record_step(run, position, metrics, seconds, spikes)
             _reach(run, position, bar, metrics.loss)
             started = time.perf_counter()
+        world.agree(trouble)
+
+
+def _next(batches: Iterator[Batch]) -> tuple[Batch | None, PretrainError | None]:
+    """The next batch, or why there is none."""
+    try:
+        return next(batches), None
+    except DataError as error:
+        return None, error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        return None, DataError(
+            f"a decoding process ended ({error}); often memory or /dev/shm is full: give fewer --num-workers, and "
+            "repeat the command"
+        )
 
 
 def _reach(run: Run, position: Position, bar: tqdm, loss: float) -> None:
@@ -170,6 +205,6 @@ def _reach(run: Run, position: Position, bar: tqdm, loss: float) -> None:
         val_loss = record_validation(run, position)
         bar.set_description_str(f"{run.folder.path.name} val {val_loss:.4f}", refresh=False)
     if saves:
-        save_checkpoint(run, position)
+        run.world.first_says(lambda: save_checkpoint(run, position))
     bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
     bar.update()

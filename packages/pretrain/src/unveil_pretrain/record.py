@@ -1,9 +1,11 @@
-"""The folder of a run: run.json, metrics.jsonl, val.jsonl, cost.jsonl and checkpoints/step_*.
+"""The folder of a run: run.json, metrics.jsonl, val.jsonl, cost.jsonl, spikes.jsonl, skipped.jsonl, checkpoints/step_*.
 
 run.json says what the run is; a folder takes no other run. The .jsonl files are appended line by line and cut back
 to the checkpoint when a run continues, so that no step appears twice.
 """
 
+import errno
+import fcntl
 import json
 import os
 import re
@@ -11,7 +13,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +22,9 @@ from unveil_backbones.manifest import MANIFEST_NAME, ValPoint
 
 from unveil_pretrain.config import first_difference
 from unveil_pretrain.errors import OutputError, ResumeError
+from unveil_pretrain.loggers import LoggerName, Loggers, open_loggers
 from unveil_pretrain.train_state import TRAIN_STATE
+from unveil_pretrain.val_table import rewind_tables
 
 __all__ = ["RunFolder", "about_run", "git_commit", "package_versions"]
 
@@ -27,6 +32,9 @@ _RUN = "run.json"
 _METRICS = "metrics.jsonl"
 _VAL = "val.jsonl"
 _COST = "cost.jsonl"
+_SPIKES = "spikes.jsonl"
+_SKIPPED = "skipped.jsonl"
+_LOCK = ".lock"
 _FAILURE = "failure.json"
 
 
@@ -39,6 +47,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         """Name the folder; nothing is created before `claim`."""
         self.path = path
+        self.loggers = Loggers()
 
     def claim(self, identity: Mapping[str, object], about: Mapping[str, object]) -> None:
         """Make the folder the home of this run, or check that it is.
@@ -91,7 +100,8 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """Remove what was recorded after `step`: the run continues there."""
-        for name in (_METRICS, _VAL, _COST):
+        rewind_tables(self.path, step)
+        for name in (_METRICS, _VAL, _COST, _SPIKES, _SKIPPED):
             file = self.path / name
             if file.exists():
                 kept = [line for line in _whole_lines(file) if line["step"] <= step]
@@ -103,6 +113,7 @@ class RunFolder:
     def add_metrics(self, row: Mapping[str, object]) -> None:
         """Append one training step to metrics.jsonl."""
         self._append(_METRICS, row)
+        self.loggers.train_row(row)
 
     def add_cost_basis(self, row: Mapping[str, object]) -> None:
         """Append what the costs of the run are computed from, from here on, to cost.jsonl."""
@@ -111,6 +122,78 @@ class RunFolder:
     def add_validation(self, row: Mapping[str, object]) -> None:
         """Append one validation to val.jsonl."""
         self._append(_VAL, row)
+        self.loggers.val_row(row)
+
+    def add_spike(self, row: Mapping[str, object]) -> None:
+        """Append a step whose loss leapt to spikes.jsonl."""
+        self._append(_SPIKES, row)
+
+    def add_skipped(self, step: int, messages: Sequence[str]) -> None:
+        """Append what was wrong with the samples that were replaced in a step to skipped.jsonl."""
+        for message in messages:
+            self._append(_SKIPPED, {"step": step, "what": message})
+
+    def num_skipped(self) -> int:
+        """Samples that were replaced so far, each time counted."""
+        file = self.path / _SKIPPED
+        return len(_whole_lines(file)) if file.exists() else 0
+
+    def losses(self) -> list[float]:
+        """Training losses so far, in the order of the steps."""
+        file = self.path / _METRICS
+        return [row["loss"] for row in _whole_lines(file)] if file.exists() else []
+
+    def caption_changes(self) -> dict[str, int]:
+        """What was done to captions so far, by the names that metrics.jsonl has for it ("captions_cut")."""
+        file, totals = self.path / _METRICS, dict[str, int]()
+        for row in _whole_lines(file) if file.exists() else []:
+            for name, count in row.items():
+                if name.startswith("captions_"):
+                    totals[name] = totals.get(name, 0) + int(count)
+        return totals
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of the folder for the length of a `with`; a kill gives it back.
+
+        Raises:
+            OutputError: another process is at work in the folder.
+        """
+        try:
+            stream = (self.path / _LOCK).open("a", encoding="utf-8")
+        except OSError as error:
+            raise _not_writable(self.path, error) from error
+        with stream:
+            try:
+                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise OutputError(
+                        f"{self.path} cannot be locked ({error.strerror}); give an --out on a file system with locks"
+                    ) from error
+                raise OutputError(
+                    f"another process is running in {self.path}; wait for it or stop it, or give another --out"
+                ) from error
+            yield
+
+    @contextmanager
+    def shown_by(self, names: Sequence[LoggerName], *, config: Mapping[str, object], start_step: int) -> Iterator[None]:
+        """Send the rows of training and validation to these loggers too, for the length of a `with`.
+
+        Raises:
+            ConfigError: a logger's package is not installed.
+        """
+        self.loggers = open_loggers(names, run=self.path, config=config, start_step=start_step)
+        try:
+            yield
+        finally:
+            self.loggers.close()
+            self.loggers = Loggers()
+
+    def remove_unfinished(self) -> None:
+        """Remove what a killed process left of a checkpoint it was writing; only under `locked`."""
+        for entry in (self.path / "checkpoints").glob(".step_*.tmp"):
+            shutil.rmtree(entry)
 
     def write_failure(self, record: Mapping[str, object]) -> Path:
         """Write what is needed to replay a failed step; gives the file."""
@@ -181,13 +264,16 @@ def git_commit() -> str | None:
     return found.stdout.strip() if found.returncode == 0 and tracked.returncode == 0 else None
 
 
-def about_run(*, command: Sequence[str], train_data: str, val_data: str) -> dict[str, object]:
+def about_run(
+    *, command: Sequence[str], train_data: str, val_data: str, train_list: Path | None = None
+) -> dict[str, object]:
     """What run.json records besides the identity of the run."""
     return {
         "format_version": 1,
         "command": list(command),
         "train_data": train_data,
         "val_data": val_data,
+        "train_list": None if train_list is None else str(train_list),
         "versions": package_versions(),
         "git_commit": git_commit(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

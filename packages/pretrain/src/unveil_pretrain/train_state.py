@@ -1,10 +1,10 @@
 """What a checkpoint needs beyond the weights so that a run continues exactly: the optimiser and where it stood.
 
-Nothing else has state: order, crops, captions and masks are functions of the step, the schedule is one, and the
-generator of stochastic depth is seeded anew at every step.
+Nothing else has state: order, crops, captions, masks and stochastic depth are functions of the step and the sample, and
+the schedule is one of the step.
 
-The files are safetensors and JSON. torch.distributed.checkpoint would pickle its index, which is then executed on
-loading, and warns when it runs without a process group; it comes in when a run has several processes to shard over.
+The files are safetensors and JSON: torch.distributed.checkpoint would pickle its index, which is then executed on
+loading. Processes hold equal weights and optimisers, and the first of them writes.
 """
 
 import json
@@ -38,14 +38,17 @@ class Position:
     """Image tokens that went through the encoder."""
     seconds: float = 0.0
     """Seconds of training, validation not counted."""
+    device_seconds: float = 0.0
+    """The same, times the number of processes that trained."""
 
-    def after(self, num_samples: int, num_tokens: int, seconds: float) -> "Position":
+    def after(self, num_samples: int, num_tokens: int, seconds: float, *, num_devices: int = 1) -> "Position":
         """The position one step later."""
         return Position(
             step=self.step + 1,
             samples_seen=self.samples_seen + num_samples,
             tokens_seen=self.tokens_seen + num_tokens,
             seconds=self.seconds + seconds,
+            device_seconds=self.device_seconds + num_devices * seconds,
         )
 
 

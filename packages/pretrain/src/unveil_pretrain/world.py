@@ -7,7 +7,7 @@ Shapes: b rows of one process, g of all.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -18,8 +18,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors as flatten
 from torch._utils import _unflatten_dense_tensors as unflatten
+from unveil_backbones.errors import BackboneError
 
-from unveil_pretrain.errors import ConfigError
+from unveil_pretrain.errors import ConfigError, PretrainError
 
 __all__ = ["World", "joined", "world_of_environment"]
 
@@ -89,13 +90,46 @@ class World:
         dist.all_gather_object(found, value)
         return found
 
-    def sum(self, values: Sequence[float], device: torch.device) -> list[float]:
-        """Element-wise sums over all processes, in float64; `device` is where the process computes."""
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Element-wise sums over all processes, in float64."""
         if self.size == 1:
             return [float(value) for value in values]
-        total = torch.tensor(values, dtype=torch.float64, device=device)
+        total = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(total)
         return total.tolist()
+
+    def first_says(self, make: Callable[[], _Value]) -> _Value:
+        """What `make` gives in the first process, in all of them; they wait for it.
+
+        Raises:
+            PretrainError, BackboneError: what `make` raised, in every process, so that none waits for the others.
+        """
+        if self.size == 1:
+            return make()
+        said: list[Any] = [None]
+        if self.writes:
+            try:
+                said = [make()]
+            except (PretrainError, BackboneError) as error:
+                said = [error]
+        dist.broadcast_object_list(said, src=0)
+        if isinstance(said[0], (PretrainError, BackboneError)):
+            raise said[0]
+        return said[0]
+
+    def agree(self, error: PretrainError | None) -> None:
+        """Go on if no process has an error.
+
+        Raises:
+            PretrainError: the error of the first process that has one, in every process.
+        """
+        if self.size == 1:
+            if error is not None:
+                raise error
+            return
+        if self.sum([error is not None])[0] == 0:
+            return
+        raise next(found for found in self.gather_objects(error) if found is not None)
 
     def sum_gradients(self, module: nn.Module) -> None:
         """Replace every gradient by its sum over all processes; one that no process has stays None."""
@@ -167,7 +201,7 @@ def world_of_environment(environment: Mapping[str, str] | None = None) -> World:
 
 @contextmanager
 def joined(world: World, device: torch.device) -> Iterator[World]:
-    """Connect the processes for the length of a `with`: NCCL between GPUs, gloo between CPUs.
+    """Connect the processes for the length of a `with`: NCCL between GPUs, gloo for whatever is in host memory.
 
     Raises:
         ConfigError: there are fewer GPUs on this machine than processes.

@@ -10,6 +10,7 @@ import tyro
 
 from unveil_pretrain.config import FlipConfig, MimConfig
 from unveil_pretrain.errors import ConfigError
+from unveil_pretrain.loggers import LoggerName
 from unveil_pretrain.loop import train
 from unveil_pretrain.run import DeviceName
 
@@ -25,13 +26,24 @@ class Place:
     out: Path
     """Folder of the run: run.json, metrics.jsonl, val.jsonl, checkpoints/."""
     train_data: str
-    """Training shards: path or fsspec URL with braces, as in 'train-{00000..00007}.tar'; join several with '::'."""
+    """Training shards (path or fsspec URL with braces, as in 'train-{00000..00007}.tar', several joined with '::'), a
+    folder of images, or a .zip of one."""
     val_data: str
-    """Validation shards, written in the same way."""
+    """Validation data, written in the same way."""
+    train_list: Path | None = None
+    """A list of `pretrain subset`: only its samples are trained on."""
     device: DeviceName = "auto"
     """Where to compute; auto takes CUDA where there is one."""
     num_workers: int = 0
     """Processes that decode images; 0 decodes in the training process."""
+    loggers: tuple[LoggerName, ...] = ("tensorboard",)
+    """Where to show the scalars of the run: tensorboard (in OUT/tensorboard), wandb, mlflow, or several of them."""
+    micro_batch_size: int = 0
+    """Images to compute at once on each process, to save memory; 0 for all of its part of the batch."""
+    checkpoint_blocks: bool = False
+    """Compute the inside of the encoder's blocks again in the backward pass, to save memory."""
+    compile: bool = False
+    """Compile the encoder's blocks by torch.compile."""
 
 
 def open_place() -> Place:
@@ -60,8 +72,13 @@ def start(config: MimConfig | FlipConfig, place: Place, command: Sequence[str]) 
         out=place.out,
         train_data=place.train_data,
         val_data=place.val_data,
+        train_list=place.train_list,
         device=place.device,
         num_workers=place.num_workers,
+        loggers=place.loggers,
+        micro_batch_size=place.micro_batch_size,
+        checkpoint_blocks=place.checkpoint_blocks,
+        compile_blocks=place.compile,
         log=lambda line: print(line, file=sys.stderr, flush=True),
         command=command,
     )
