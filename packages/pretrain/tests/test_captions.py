@@ -1,6 +1,7 @@
 """Captions as the web has them: nothing ends a run, nothing is changed without a count."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from unveil_pretrain.data import CaptionCounts, PairDataset, ShardDataset, train
 from unveil_pretrain.data.captions import captions_of, read_captions
 from unveil_pretrain.data.pairs import inspect_captions
 from unveil_pretrain.errors import ConfigError, DataError
+from unveil_pretrain.loop import train
 
 
 def listed(*captions, **more):
@@ -139,3 +141,18 @@ def test_a_sample_without_a_caption_is_an_error_of_that_sample(hostile):
     for read in (pairs.val_example, lambda index: pairs.train_example(index, seed=0, epoch=0)):
         with pytest.raises(DataError, match=r"hostile\.tar: 4: no caption"):
             read(4)
+
+
+def test_a_run_says_what_it_did_to_captions(tmp_path, shards, shard_writer, flip_config):
+    good = ShardDataset(shards[0])
+    samples = {
+        key: {"jpg": good.read(number)["jpg"], **listed(f"<b>a</b> field {number}", 7)}
+        for number, key in enumerate(good.keys)
+    }
+    path, said = shard_writer(tmp_path / "marked.tar", samples), []
+    config = replace(flip_config, steps=2, validate_every=2, checkpoint_every=0)
+    train(config, out=tmp_path / "run", train_data=path, val_data=shards[1], log=said.append, progress=False)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["captions_cleaned"], row["captions_dropped"]) for row in rows] == [(6, 6), (6, 6)]
+    assert "captions_cut" not in rows[0]
+    assert any("captions as they were shown: 12 cleaned, 12 dropped" in line for line in said)

@@ -10,7 +10,7 @@ import html
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Final
 
 from unveil_pretrain.errors import ConfigError, DataError
@@ -50,7 +50,11 @@ class CaptionCounts:
 
     def __bool__(self) -> bool:
         """Whether anything happened besides showing captions as they are."""
-        return bool(self.repaired or self.cleaned or self.cut or self.dropped)
+        return bool(self.changes())
+
+    def changes(self) -> dict[str, int]:
+        """What was changed, as columns of metrics.jsonl ("captions_cut"); counts of 0 are left out."""
+        return {f"captions_{name}": count for name, count in asdict(self).items() if count and name != "shown"}
 
 
 @dataclass(frozen=True, slots=True)
