@@ -19,7 +19,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "masked image modelling; `pretrain mim RECIPE --help` lists every setting",
         "flip": "RECIPE --out DIR --train-data SHARDS --val-data SHARDS [--steps N] ...\n"
         "image-text training with masks; likewise",
-        "plan": "--recipes RECIPE ... [--fractions ...] [--steps ...] [--gpu-hours H | --flops F] [--out PLAN.json] ...\n"
+        "plan": "--recipes RECIPE ... [--fractions ...] [--steps ...] [--gpu-hours H] [--out PLAN.json] ...\n"
         "choose the cells of a study within a budget; says what they cost, where they over-fit and what they will show",
         "sweep": "PLAN.json --out DIR --train-data SHARDS --val-data SHARDS [--jobs N] [--executor slurm] ...\n"
         "run the cells of a plan, as local processes or on SLURM; --status shows where they stand",
