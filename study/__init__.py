@@ -1,0 +1,1 @@
+"""Small-scale studies of the two papers' claims, one command each; docs/study/ says what they found."""
