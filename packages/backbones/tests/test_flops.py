@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from unveil_backbones.errors import ImageSizeError, TokenCountError
 from unveil_backbones.flops import Cost, block_multiply_adds, count_cost, encoder_cost
 from unveil_backbones.hiera_presets import HIERA_PRESETS
+from unveil_backbones.pair_presets import PAIR_PRESETS
 from unveil_backbones.specs import EncoderSpec
 from unveil_backbones.swin import SwinConfig, clamped_windows
 from unveil_backbones.swin_presets import SWIN_PRESETS
@@ -119,3 +120,21 @@ def test_sizes_that_do_not_fit_are_refused():
         encoder_cost(HIERA_PRESETS["hiera_t"], num_kept=100)
     with pytest.raises(TokenCountError, match="needs all"):
         encoder_cost(SWIN_PRESETS["swinv2_s"], num_kept=4)
+
+
+@pytest.mark.parametrize(("masked", "table"), [(0.5, 0.52), (0.75, 0.28)])
+def test_a_pair_of_flip_costs_what_its_table_says(masked, table):
+    """FLIP, table 1a: both towers counted, (1 − r + 0.044) / 1.044."""
+    pair = PAIR_PRESETS["flip_l16"]
+    whole = encoder_cost(pair.encoder).multiply_adds
+    text = pair.text.depth * block_multiply_adds(pair.text.length, pair.text.width)
+    assert round(text / whole, 3) == 0.044
+    kept = encoder_cost(pair.encoder, num_kept=round(196 * (1 - masked))).multiply_adds
+    ratio = (kept + text) / (whole + text)
+    assert round(ratio, 2) == table == round((1 - masked + 0.044) / 1.044, 2)
+
+
+def test_another_text_tower_does_not_give_flips_table():
+    pair = PAIR_PRESETS["flip_b16"]
+    text = pair.text.depth * block_multiply_adds(pair.text.length, pair.text.width)
+    assert round(text / encoder_cost(pair.encoder).multiply_adds, 3) != 0.044
