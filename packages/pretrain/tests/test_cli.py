@@ -6,22 +6,34 @@ from dataclasses import fields, is_dataclass
 import pytest
 from unveil_backbones import names
 from unveil_pretrain.cli import main
-from unveil_pretrain.commands.flip import FlipCommand
+from unveil_pretrain.commands.flip import Beginning, FlipCommand
 from unveil_pretrain.commands.mim import MimCommand
 from unveil_pretrain.commands.training import Place
 from unveil_pretrain.config import config_to_json, first_difference
 from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
 
-PLACE = ("out", "train_data", "val_data", "train_list", "device", "num_workers", "loggers", "micro_batch_size",
+PLACE = (
+    "out", "train_data", "val_data", "train_list", "device", "num_workers", "loggers", "micro_batch_size",
     "checkpoint_blocks", "compile",
 )  # fmt: skip
 SHARED = (
-    "encoder", "image_size", "crop_scale", "mirror", "drop_path", "steps", "batch_size", "num_unique", "seed", "base_lr",
-    "lr_reference_batch", "warmup_steps", "schedule", "decay_at", "decay_gamma", "weight_decay", "betas", "clip_norm",
-    "max_bad_samples", "precision", "pixel_mean", "pixel_std", "validate_every", "checkpoint_every", "val_images", "gap_images", "val_masks", "val_mask_seed",
+    "encoder", "image_size", "crop_scale", "mirror", "drop_path", "steps", "batch_size", "num_unique", "seed",
+    "base_lr", "lr_reference_batch", "warmup_steps", "schedule", "decay_at", "decay_gamma", "weight_decay", "betas",
+    "clip_norm", "max_bad_samples", "precision", "pixel_mean", "pixel_std", "validate_every", "checkpoint_every",
+    "val_images", "gap_images", "val_masks", "val_mask_seed",
 )  # fmt: skip
 OBJECTIVE = {
     "simmim": ("mask_unit", "mask_ratio", "target_window"),
+    "sparse_simmim": ("mask_ratio", "target_window", "decoder_width", "decoder_depth", "decoder_heads"),
+    "beit": ("mask_ratio", "min_block", "vocab_size"),
+    "splitmask": (
+        "vocab_size", "decoder_width", "decoder_depth", "decoder_heads", "contrast_weight", "temperature",
+        "negative_pool",
+    ),
+    "ijepa": (
+        "num_targets", "target_area", "target_aspect", "context_area", "distance", "momentum", "predictor_width",
+        "predictor_depth", "predictor_heads",
+    ),
     "mae": ("mask_ratio", "normalise_target", "decoder_width", "decoder_depth", "decoder_heads"),
     "videomae": (
         "num_frames", "frame_stride", "clip_crop", "mask_ratio", "normalise_target", "decoder_width", "decoder_depth",
@@ -54,8 +66,9 @@ def test_the_settings_are_these_and_no_others(recipe):
 
 def test_the_places_are_these_and_no_others():
     assert tuple(field.name for field in fields(Place)) == PLACE
-    for command in (MimCommand, FlipCommand):
-        assert tuple(field.name for field in fields(command)) == ("place", "config")
+    assert tuple(field.name for field in fields(MimCommand)) == ("place", "config")
+    assert tuple(field.name for field in fields(FlipCommand)) == ("place", "beginning", "config")
+    assert tuple(field.name for field in fields(Beginning)) == ("initial", "stage")
 
 
 @pytest.mark.parametrize(("command", "recipe"), [("mim", "tiny_simmim"), ("mim", "tiny_mae"), ("flip", "tiny_flip")])
@@ -77,8 +90,20 @@ def test_usage(capsys, arguments):
     assert "pretrain mim RECIPE" in capsys.readouterr().out
 
 
-def test_ls_names_every_recipe(capsys):
+def test_ls_shows_the_cells_of_the_study_as_one_line_per_size(capsys):
     main(["ls"])
+    listed = capsys.readouterr().out.splitlines()
+    assert len(listed) == len(RECIPES) - 75 + 5
+    assert any("simmim_swinv2_b_{in1k_10,in1k_20,in1k_50,in1k_100,in22k}_{125k,250k,500k} " in line for line in listed)
+    with pytest.raises(SystemExit):
+        main(["mim", "simmim_swinv2_b_in1k_50"])
+    message = capsys.readouterr().err
+    assert "there is no recipe 'simmim_swinv2_b_in1k_50'; give one of tiny_simmim, " in message
+    assert message.count("simmim_swinv2_b_") == 2
+
+
+def test_ls_names_every_recipe(capsys):
+    main(["ls", "--all"])
     listed = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in listed] == [
         *(["mim", name] for name in MIM_RECIPES),

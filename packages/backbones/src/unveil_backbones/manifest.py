@@ -97,6 +97,9 @@ class Manifest:
     """What that curve depends on besides the model."""
     git_commit: str | None = None
     """Commit of the training code, where it ran from a repository."""
+    initial: str | None = None
+    """Hash of the manifest of the checkpoint whose weights training began with. Absent from the text where it began
+    with fresh ones."""
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each other file of the directory, by its path inside it."""
     origin: CoverageReport | None = None
@@ -124,8 +127,9 @@ class Manifest:
             "val": [point.to_json() for point in self.val],
             "passport": None if self.passport is None else self.passport.to_json(),
         }
-        if self.origin is None:
-            del record["origin"]  # as earlier versions of this package wrote it, which refuse unknown fields
+        for name in ("origin", "initial"):
+            if record[name] is None:
+                del record[name]  # as earlier versions of this package wrote it, which refuse unknown fields
         try:
             return json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
         except (ValueError, TypeError) as error:
@@ -167,6 +171,7 @@ class Manifest:
             versions=members.take("versions", _read_versions),
             git_commit=members.take("git_commit", optional(read_text)),
             created=members.take("created", read_text),
+            initial=members.take("initial", optional(read_text), default=None),
             files=members.take("files", _read_files),
             origin=members.take("origin", optional(CoverageReport.from_json), default=None),
         )

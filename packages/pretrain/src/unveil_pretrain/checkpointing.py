@@ -41,6 +41,7 @@ def save_checkpoint(run: Run, position: Position) -> None:
         num_parameters=objective.encoder.num_parameters,
         versions=package_versions(),
         git_commit=git_commit(),
+        initial=run.initial,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
     save(

@@ -30,6 +30,7 @@ from unveil_pretrain.run import DeviceName, Run, assemble, choose_device, descri
 from unveil_pretrain.scoring import record_validation
 from unveil_pretrain.sources import open_data
 from unveil_pretrain.spikes import SpikeDetector
+from unveil_pretrain.starting import load_initial
 from unveil_pretrain.train_state import Position
 from unveil_pretrain.update import train_step
 from unveil_pretrain.world import World, joined, world_of_environment
@@ -53,6 +54,7 @@ def train(
     loggers: Sequence[LoggerName] = ("tensorboard",),
     progress: bool = True,
     command: Sequence[str] = (),
+    initial: Path | None = None,
 ) -> Path:
     """Run `config` in the folder `out`, from its last checkpoint if it has one.
 
@@ -71,6 +73,7 @@ def train(
         loggers: Where to show the scalars of the run besides its records.
         progress: Show a bar on stderr.
         command: The command line, recorded in run.json.
+        initial: A checkpoint whose weights the run begins with; fresh ones without it.
 
     Returns:
         The last checkpoint.
@@ -82,6 +85,8 @@ def train(
     world = world_of_environment()
     place = choose_device(device, world.local_rank)
     data = open_data(config, train_data=train_data, val_data=val_data, train_list=train_list)
+    start = load_initial(initial)
+    identity = data.identity(config) | ({} if start is None else {"initial": start.sha256})
     folder = RunFolder(out)
     about = about_run(command=command, train_data=train_data, val_data=val_data, train_list=train_list)
 
@@ -97,9 +102,10 @@ def train(
             micro_batch_size=micro_batch_size,
             compile_blocks=compile_blocks,
             checkpoint_blocks=checkpoint_blocks,
+            initial=start,
         )
 
-    with joined(world, place), _at_home(folder, data.identity(config), about, world):
+    with joined(world, place), _at_home(folder, identity, about, world):
         last = world.first_says(folder.last_checkpoint)
         checkpoint = None if last is None else load(last)
         if checkpoint is not None and checkpoint.manifest.step >= config.steps:

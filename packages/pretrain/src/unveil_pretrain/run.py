@@ -16,6 +16,7 @@ from unveil_pretrain.optim import build_optimizer
 from unveil_pretrain.record import RunFolder
 from unveil_pretrain.sample_images import images_of_samples
 from unveil_pretrain.sources import RunData, captions_of_samples
+from unveil_pretrain.starting import begin_with
 from unveil_pretrain.step import GradientStep
 from unveil_pretrain.stochastic_depth import StochasticDepth
 from unveil_pretrain.train_state import Position, load_train_state
@@ -41,6 +42,8 @@ class Run:
     gap: ValidationSet | None
     passport: Passport
     gradients: GradientStep
+    initial: str | None = None
+    """Hash of the checkpoint whose weights the run began with."""
 
     @property
     def world(self) -> World:
@@ -77,6 +80,7 @@ def assemble(
     micro_batch_size: int = 0,
     compile_blocks: bool = False,
     checkpoint_blocks: bool = False,
+    initial: Checkpoint | None = None,
 ) -> tuple[Run, Position]:
     """A run at its start, or at the checkpoint it continues from. Reseeds torch's generator.
 
@@ -91,6 +95,7 @@ def assemble(
         micro_batch_size: Samples to compute at once on each process; 0 for all of them.
         compile_blocks: Compile the encoder's blocks by torch.compile.
         checkpoint_blocks: Compute the inside of the encoder's blocks again in the backward pass instead of keeping it.
+        initial: The checkpoint whose weights the run begins with; fresh ones without it.
 
     Raises:
         ConfigError: encoder, objective, image size and data do not fit together.
@@ -101,7 +106,7 @@ def assemble(
     world.share(config.batch_size)
     if micro_batch_size < 0:
         raise ConfigError(f"micro_batch_size is {micro_batch_size}; give a positive number, or 0 for all at once")
-    objective = _build_objective(config, data, checkpoint).to(device).train()
+    objective = _build_objective(config, data, checkpoint, initial).to(device).train()
     depth = StochasticDepth.install(objective)
     world.copy_from_first(objective)
     objective.encoder.checkpoint_blocks = checkpoint_blocks
@@ -126,6 +131,7 @@ def assemble(
         validation=validation,
         gap=_gap_set(config, data, objective, num_workers),
         passport=_passport(config, objective, validation),
+        initial=None if initial is None else initial.sha256,
         gradients=GradientStep(
             objective=objective,
             depth=depth,
@@ -166,13 +172,16 @@ def _cut(run: Run) -> str:
     return processes if not 0 < size < each else f"{processes} × {-(-each // size)} micro-batches of {size}"
 
 
-def _build_objective(config: MimConfig | FlipConfig, data: RunData, checkpoint: Checkpoint | None) -> Objective:
-    """The model, freshly initialised from the seed, or with the weights of the checkpoint a run continues from.
+def _build_objective(
+    config: MimConfig | FlipConfig, data: RunData, checkpoint: Checkpoint | None, initial: Checkpoint | None
+) -> Objective:
+    """The model: fresh from the seed, or with the weights of the checkpoint that a run continues or begins from.
 
     Raises:
         ConfigError: encoder, objective and image size do not fit together.
         BackboneError: the encoder is unknown or the image size does not suit it.
     """
+    source = checkpoint or initial
     torch.manual_seed(config.seed)
     clips = config.objective.clip_settings()
     if clips is None:
@@ -186,14 +195,16 @@ def _build_objective(config: MimConfig | FlipConfig, data: RunData, checkpoint: 
             encoder=encoder,
             image_size=config.image_size,
             captions=captions_of_samples(data.train),
-            tokenizer_json=None if checkpoint is None else checkpoint.tokenizer_json,
+            tokenizer_json=None if source is None else source.tokenizer_json,
             images=images_of_samples(data.train, seed=config.seed, mean=config.pixel_mean, std=config.pixel_std),
-            stored_heads=None if checkpoint is None else checkpoint.heads,
+            stored_heads=None if source is None else source.heads,
         )
     )
     if checkpoint is not None:
         objective.encoder.load_state_dict(checkpoint.encoder.state_dict())
         objective.load_heads(checkpoint.heads)
+    elif initial is not None:
+        begin_with(objective, initial)
     return objective
 
 

@@ -12,6 +12,7 @@ from unveil_pretrain.config import FlipConfig, MimConfig
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.loggers import LoggerName
 from unveil_pretrain.loop import train
+from unveil_pretrain.recipes import patterns
 from unveil_pretrain.run import DeviceName
 
 __all__ = ["Place", "open_place", "recipe_named", "start"]
@@ -61,12 +62,12 @@ def recipe_named(command: str, recipes: Mapping[str, Callable[[], _Config]], giv
         return recipes[given[0]]()
     what = f"there is no recipe {given[0]!r}" if given else f"pretrain {command} needs a recipe"
     raise ConfigError(
-        f"{what}; give one of {', '.join(recipes)}; `pretrain {command} RECIPE --help` lists its settings"
+        f"{what}; give one of {', '.join(patterns(recipes))}; `pretrain {command} RECIPE --help` lists its settings"
     )
 
 
-def start(config: MimConfig | FlipConfig, place: Place, command: Sequence[str]) -> int:
-    """Train in this place, and print the last checkpoint; errors as `unveil_pretrain.loop.train`."""
+def start(config: MimConfig | FlipConfig, place: Place, command: Sequence[str], *, initial: Path | None = None) -> int:
+    """Train in this place, from the weights of `initial` if given, and print the last checkpoint; errors as `train`."""
     checkpoint = train(
         config,
         out=place.out,
@@ -81,6 +82,7 @@ def start(config: MimConfig | FlipConfig, place: Place, command: Sequence[str]) 
         compile_blocks=place.compile,
         log=lambda line: print(line, file=sys.stderr, flush=True),
         command=command,
+        initial=initial,
     )
     print(checkpoint)
     return 0

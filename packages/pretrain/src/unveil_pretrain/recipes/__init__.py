@@ -3,27 +3,65 @@
 `tiny_*` learn something in minutes on one CPU thread; the others are the papers' settings.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
+from typing import get_args
 
 from unveil_pretrain.config import FlipConfig, MimConfig
-from unveil_pretrain.recipes.flip import flip_b16
-from unveil_pretrain.recipes.mae import mae_vit_b16, mae_vit_s16
-from unveil_pretrain.recipes.simmim import simmim_swinv2_s
-from unveil_pretrain.recipes.tiny import tiny_flip, tiny_mae, tiny_simmim
+from unveil_pretrain.recipes.flip import FLIP_CELLS, SCALING_AXES, flip_b16, unmasked
+from unveil_pretrain.recipes.mae import mae_vit_b16, mae_vit_h14, mae_vit_l16, mae_vit_s16
+from unveil_pretrain.recipes.other import (
+    beit_vit_b16,
+    ijepa_vit_h14,
+    simmim_vit_b16,
+    sparse_simmim_swinv2_b,
+    splitmask_vit_b16,
+)
+from unveil_pretrain.recipes.simmim import SIMMIM_CELLS, Data, Length, simmim_swinv2, simmim_swinv2_s
+from unveil_pretrain.recipes.tiny import (
+    tiny_beit,
+    tiny_clip,
+    tiny_flip,
+    tiny_flip75,
+    tiny_ijepa,
+    tiny_mae,
+    tiny_simmim,
+    tiny_simmim_vit,
+    tiny_sparse_simmim,
+    tiny_splitmask,
+)
 from unveil_pretrain.recipes.video import tiny_videomae, videomae_b16, videomae_h16, videomae_l16
 
 __all__ = [
     "FLIP_RECIPES",
     "MIM_RECIPES",
+    "SCALING_AXES",
+    "SIMMIM_CELLS",
+    "beit_vit_b16",
     "flip_b16",
+    "ijepa_vit_h14",
     "mae_vit_b16",
+    "mae_vit_h14",
+    "mae_vit_l16",
     "mae_vit_s16",
+    "patterns",
+    "simmim_swinv2",
     "simmim_swinv2_s",
+    "simmim_vit_b16",
+    "sparse_simmim_swinv2_b",
+    "splitmask_vit_b16",
+    "tiny_beit",
+    "tiny_clip",
     "tiny_flip",
+    "tiny_flip75",
+    "tiny_ijepa",
     "tiny_mae",
     "tiny_simmim",
+    "tiny_simmim_vit",
+    "tiny_sparse_simmim",
+    "tiny_splitmask",
     "tiny_videomae",
+    "unmasked",
     "videomae_b16",
     "videomae_h16",
     "videomae_l16",
@@ -32,10 +70,23 @@ __all__ = [
 MIM_RECIPES: Mapping[str, Callable[[], MimConfig]] = MappingProxyType(
     {
         "tiny_simmim": tiny_simmim,
+        "tiny_simmim_vit": tiny_simmim_vit,
+        "tiny_sparse_simmim": tiny_sparse_simmim,
         "tiny_mae": tiny_mae,
+        "tiny_beit": tiny_beit,
+        "tiny_splitmask": tiny_splitmask,
+        "tiny_ijepa": tiny_ijepa,
+        **SIMMIM_CELLS,
         "simmim_swinv2_s": simmim_swinv2_s,
+        "simmim_vit_b16": simmim_vit_b16,
+        "sparse_simmim_swinv2_b": sparse_simmim_swinv2_b,
         "mae_vit_s16": mae_vit_s16,
         "mae_vit_b16": mae_vit_b16,
+        "mae_vit_l16": mae_vit_l16,
+        "mae_vit_h14": mae_vit_h14,
+        "beit_vit_b16": beit_vit_b16,
+        "splitmask_vit_b16": splitmask_vit_b16,
+        "ijepa_vit_h14": ijepa_vit_h14,
         "tiny_videomae": tiny_videomae,
         "videomae_b16": videomae_b16,
         "videomae_l16": videomae_l16,
@@ -44,5 +95,24 @@ MIM_RECIPES: Mapping[str, Callable[[], MimConfig]] = MappingProxyType(
 )
 """What `pretrain mim` offers."""
 
-FLIP_RECIPES: Mapping[str, Callable[[], FlipConfig]] = MappingProxyType({"tiny_flip": tiny_flip, "flip_b16": flip_b16})
+FLIP_RECIPES: Mapping[str, Callable[[], FlipConfig]] = MappingProxyType(
+    {
+        "tiny_flip": tiny_flip,
+        "tiny_clip": tiny_clip,
+        "tiny_flip75": tiny_flip75,
+        "flip_b16": flip_b16,
+        **FLIP_CELLS,
+    }
+)
 """What `pretrain flip` offers."""
+
+
+def patterns(names: Iterable[str]) -> list[str]:
+    """The names, those of the study's 75 cells as one pattern for each size."""
+    found: dict[str, None] = {}
+    for name in names:
+        if name in SIMMIM_CELLS:
+            size, data, length = name.split("_")[2], ",".join(get_args(Data)), ",".join(get_args(Length))
+            name = f"simmim_swinv2_{size}_{{{data}}}_{{{length}}}"
+        found[name] = None
+    return list(found)
