@@ -3,7 +3,7 @@
     python -m benchmarks.sparse_simmim --model swinv2_b --batch 4 --threads 1 --dtype fp32
 
 The two are different objectives: the ratio says what leaving hidden windows out is worth, not that losses agree. What
-is compared before timing is what has to agree: with every unit visible, the sparse encoder's tokens are the dense one's.
+is compared before timing is what has to agree: with all units visible, the sparse encoder's tokens are the dense one's.
 """
 
 import argparse

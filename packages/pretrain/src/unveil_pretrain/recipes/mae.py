@@ -5,7 +5,7 @@ from dataclasses import replace
 from unveil_pretrain.config import MimConfig
 from unveil_pretrain.objectives.mae import MAEConfig
 
-__all__ = ["mae_vit_b16", "mae_vit_s16"]
+__all__ = ["mae_vit_b16", "mae_vit_h14", "mae_vit_l16", "mae_vit_s16"]
 
 
 def mae_vit_b16() -> MimConfig:
@@ -30,3 +30,13 @@ def mae_vit_b16() -> MimConfig:
 def mae_vit_s16() -> MimConfig:
     """`mae_vit_b16` with a ViT-S/16; this size is not in the paper."""
     return replace(mae_vit_b16(), encoder="vit_s16")
+
+
+def mae_vit_l16() -> MimConfig:
+    """MAE's ViT-L/16 (arXiv:2111.06377): the settings of `mae_vit_b16`, 800 epochs of ImageNet-1K."""
+    return replace(mae_vit_b16(), encoder="vit_l16")
+
+
+def mae_vit_h14() -> MimConfig:
+    """MAE's ViT-H/14 (arXiv:2111.06377): the settings of `mae_vit_b16`, 800 epochs of ImageNet-1K."""
+    return replace(mae_vit_b16(), encoder="vit_h14")
