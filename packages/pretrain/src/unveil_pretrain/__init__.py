@@ -9,9 +9,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unveil_pretrain.comparison import PairedDifference, compare_losses
     from unveil_pretrain.config import FlipConfig, MimConfig
     from unveil_pretrain.errors import ConfigError, DataError, DivergedError, OutputError, PretrainError, ResumeError
     from unveil_pretrain.loop import train
+    from unveil_pretrain.val_table import read_losses
 
 __version__ = "0.1.0"
 
@@ -22,16 +24,21 @@ __all__ = [
     "FlipConfig",
     "MimConfig",
     "OutputError",
+    "PairedDifference",
     "PretrainError",
     "ResumeError",
+    "compare_losses",
+    "read_losses",
     "train",
 ]
 
 _MODULES = MappingProxyType(
     {
+        "comparison": ("PairedDifference", "compare_losses"),
         "config": ("FlipConfig", "MimConfig"),
         "errors": ("ConfigError", "DataError", "DivergedError", "OutputError", "PretrainError", "ResumeError"),
         "loop": ("train",),
+        "val_table": ("read_losses",),
     }
 )
 

@@ -19,9 +19,9 @@ Whether a rise matters is another question: see `WHAT_A_RISE_MEANS`.
 Shapes: t validations, n independent images (or pools).
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -107,9 +107,10 @@ def detect_rise(
         return None
     level = rate / num_tests(num_validations)
     windows = [window for window in WINDOWS if window <= len(steps)]
-    tests = [_test(np.array(steps[-window:], dtype=np.float64), values[-window:]) for window in windows]
-    best = min(range(len(tests)), key=lambda index: tests[index][2])
-    rise, error, p_value = tests[best]
+    lines = [_line(np.array(steps[-window:], dtype=np.float64), values[-window:]) for window in windows]
+    p_values = [_p_value(float(rise), float(error), degrees) for rise, error, degrees in lines]
+    best = min(range(len(lines)), key=lambda index: (p_values[index], -index))  # of equals the longest
+    rise, error, p_value = float(lines[best][0]), float(lines[best][1]), p_values[best]
     if p_value >= level:
         return None
     return Alarm(
@@ -124,32 +125,40 @@ def detect_rise(
     )
 
 
-def _test(steps: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
-    """Rise of the fitted line over a window, its standard error, and its one-sided p-value."""
+def _line(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Rise of the fitted line over a window of losses [..., t, n], its standard error, and the degrees of freedom."""
     centred = (steps - steps.mean()) / (steps[-1] - steps[0])
-    weights = centred / (centred**2).sum()  # of the losses in the rise
-    means = values.mean(axis=1)
-    rise = float(weights @ means)
-    residuals = means - means.mean() - rise * centred
-    variance, degrees = _scatter(residuals, weights)
-    of_images = float((weights @ values).var(ddof=1)) / values.shape[1]
-    error = math.sqrt(variance + of_images)
+    weights = centred / (centred @ centred)  # of the losses in the rise
+    means = values.mean(axis=-1)
+    rise = means @ weights
+    residuals = means - means.mean(axis=-1, keepdims=True) - rise[..., None] * centred
+    factor, degrees = _scatter(tuple(np.round(centred, 9).tolist()), CORRELATION)
+    of_images = (weights @ values).var(axis=-1, ddof=1) / values.shape[-1]
+    return rise, np.sqrt(factor * (residuals**2).sum(axis=-1) + of_images), degrees
+
+
+def _p_value(rise: float, error: float, degrees: int) -> float:
     if error == 0.0:
-        return rise, 0.0, 0.0 if rise > 0.0 else 1.0
-    return rise, error, student_tail(rise / error, degrees)
+        return 0.0 if rise > 0.0 else 1.0
+    return student_tail(rise / error, degrees)
 
 
-def _scatter(residuals: np.ndarray, weights: np.ndarray) -> tuple[float, int]:
-    """Variance of a rise from its residuals [t] and weights [t], were neighbours as correlated as assumed.
+@lru_cache(maxsize=256)
+def _scatter(centred: tuple[float, ...], neighbours: float) -> tuple[float, int]:
+    """From the sum of squared residuals to the variance of the rise, were neighbours so correlated.
 
     The residuals then are smaller than the scatter, and the rise varies more than for independent validations; degrees
     of freedom are Satterthwaite's (Box 1954, Annals of Mathematical Statistics 25(2), theorem 3.1), rounded down.
+
+    Args:
+        centred: Steps [t] of a window, centred, over its length.
+        neighbours: Correlation of neighbouring validations.
     """
-    lags = np.arange(len(weights))
-    correlation = CORRELATION ** np.abs(lags[:, None] - lags[None, :])
-    design = np.stack([np.ones(len(weights)), weights], axis=1)
-    left = np.eye(len(weights)) - design @ np.linalg.pinv(design)  # takes values to residuals
+    line = np.array(centred)
+    weights, lags = line / (line @ line), np.arange(len(line))
+    correlation = neighbours ** np.abs(lags[:, None] - lags[None, :])
+    design = np.stack([np.ones(len(line)), line], axis=1)
+    left = np.eye(len(line)) - design @ np.linalg.pinv(design)  # takes values to residuals
     seen = left @ correlation
     scale = float(np.trace(seen))
-    variance = float((residuals**2).sum()) / scale * float(weights @ correlation @ weights)
-    return variance, max(1, int(scale**2 / float((seen * seen.T).sum())))
+    return float(weights @ correlation @ weights) / scale, max(1, int(scale**2 / float((seen * seen.T).sum()) + 1e-9))

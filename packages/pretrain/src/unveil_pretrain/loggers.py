@@ -7,13 +7,14 @@ TensorBoard forgets them first; W&B and MLflow, which cannot, show both.
 
 import hashlib
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from unveil_pretrain.errors import ConfigError
 
-__all__ = ["Logger", "LoggerName", "Loggers", "open_loggers", "scalars_of"]
+__all__ = ["Logger", "LoggerName", "Loggers", "check_loggers", "open_loggers", "scalars_of"]
 
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
@@ -72,6 +73,21 @@ def scalars_of(row: Mapping[str, object], prefix: str) -> dict[str, float]:
     }
 
 
+def check_loggers(names: Sequence[LoggerName]) -> None:
+    """Refuse loggers that cannot be opened here, before there is anything to log; in every process of a run.
+
+    Raises:
+        ConfigError: a logger's package is not installed.
+    """
+    for name in names:
+        # The distributions and what is imported of them have the same name, which is also the logger's.
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(
+                f"the logger {name} needs the package {name}, which is not installed; "
+                f"`pip install {name}`, or leave {name} out of --loggers"
+            )
+
+
 def open_loggers(names: Sequence[LoggerName], *, run: Path, config: Mapping[str, object], start_step: int) -> Loggers:
     """The loggers of the run in the folder `run`, which starts or continues after `start_step` steps.
 
@@ -79,8 +95,9 @@ def open_loggers(names: Sequence[LoggerName], *, run: Path, config: Mapping[str,
     MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, ...).
 
     Raises:
-        ConfigError: a logger's package is not installed.
+        ConfigError: as `check_loggers`.
     """
+    check_loggers(names)
     makers: Mapping[LoggerName, Callable[[Path, Mapping[str, object], int], Logger]] = {
         "tensorboard": _TensorBoard,
         "wandb": _WeightsAndBiases,
@@ -94,7 +111,7 @@ class _TensorBoard:
 
     def __init__(self, run: Path, config: Mapping[str, object], start_step: int) -> None:
         del config
-        writer = _package("torch.utils.tensorboard", "tensorboard", "tensorboard").SummaryWriter
+        writer = _module("torch.utils.tensorboard").SummaryWriter
         self._writer = writer(log_dir=str(run / "tensorboard"), purge_step=start_step + 1)
 
     def scalars(self, values: Mapping[str, float], *, step: int) -> None:
@@ -113,7 +130,7 @@ class _WeightsAndBiases:
 
     def __init__(self, run: Path, config: Mapping[str, object], start_step: int) -> None:
         del start_step
-        wandb = _package("wandb", "wandb", "wandb")
+        wandb = _module("wandb")
         self._run = wandb.init(
             id=hashlib.sha256((run / "run.json").read_bytes()).hexdigest()[:16],
             name=run.name,
@@ -139,7 +156,7 @@ class _MLflow:
 
     def __init__(self, run: Path, config: Mapping[str, object], start_step: int) -> None:
         del start_step
-        self._mlflow = _package("mlflow", "mlflow", "mlflow")
+        self._mlflow = _module("mlflow")
         remembered = run / ".mlflow_run_id"
         known = remembered.read_text(encoding="utf-8").strip() if remembered.exists() else None
         active = self._mlflow.start_run(run_id=known, run_name=run.name)
@@ -157,14 +174,9 @@ class _MLflow:
         self._mlflow.end_run()
 
 
-def _package(module: str, logger: str, distribution: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"the logger {logger} needs the package {distribution}, which is not installed; "
-            f"`pip install {distribution}`, or leave {logger} out of --loggers"
-        ) from error
+def _module(name: str) -> Any:
+    """A module that is only imported when a run asks for it; none of them is needed for anything else."""
+    return importlib.import_module(name)
 
 
 def _flat(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:
