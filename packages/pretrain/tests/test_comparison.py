@@ -162,7 +162,7 @@ def test_students_distribution_of_many_degrees_is_close(degrees):
 def test_impossible_questions_of_the_distribution_are_refused():
     with pytest.raises(ConfigError, match="at least one degree"):
         student_tail(1.0, 0)
-    with pytest.raises(ConfigError, match="tail probability is 0.7"):
+    with pytest.raises(ConfigError, match=r"tail probability is 0\.7"):
         student_quantile(0.7, 3)
 
 
@@ -223,7 +223,7 @@ def test_missing_and_damaged_tables_are_named(tmp_path):
         read_losses(tmp_path, 2)
     (tmp_path / "val" / "passport.json").write_text("{")
     table(tmp_path, 4, [1.0])
-    with pytest.raises(DataError, match="passport.json cannot be read"):
+    with pytest.raises(DataError, match=r"passport\.json cannot be read"):
         read_losses(tmp_path, 4)
 
 
