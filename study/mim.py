@@ -18,7 +18,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="study.mim", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="holds train.zip and val.zip, or train/ and val/")
     parser.add_argument("--out", type=Path, default=Path("runs/study-mim"), help="everything it writes")
-    parser.add_argument("--num-images", type=int, default=500, help="training images of the whole set")
+    parser.add_argument("--num-images", type=int, default=300, help="training images of the whole set")
     parser.add_argument("--encoders", nargs="+", default=list(ENCODERS), help="sizes")
     parser.add_argument("--num-seeds", type=int, default=1, help="repetitions of every cell")
     parser.add_argument("--jobs", type=int, default=2, help="cells that run at the same time")

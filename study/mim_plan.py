@@ -14,7 +14,7 @@ ENCODERS = ("vit_micro", "vit_tiny", "vit_mini")
 """Widths 64, 128 and 256; four blocks each."""
 FRACTIONS = (0.1, 0.2, 0.5, 1.0)
 """Shares of the training images, as in the data-scaling study."""
-STEPS = (250, 500, 1000)
+STEPS = (125, 250, 500)
 """Lengths, doubling as in the data-scaling study."""
 
 _BASE_LR = {"vit_micro": 8e-3, "vit_tiny": 8e-3, "vit_mini": 4e-3}
