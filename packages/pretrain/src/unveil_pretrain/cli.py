@@ -27,6 +27,8 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "retrieval and contrastive loss of an image-text checkpoint, seen whole, masked, or as an ensemble of masks",
         "flip-ablation": "RECIPE --out DIR --train-data SHARDS --val-data SHARDS [--cells 0x1 0.5x2 ...] ...\n"
         "train FLIP with several masks and batches, and compare them at equal batch, equal samples and equal time",
+        "status": "RUN [RUN ...] [--json] [--csv] [--price-per-hour P]\n"
+        "where runs stand: curves, over-fitting, speed, cost, time left",
         "scenes": "--out DIR ...\nbuild the digit scenes: a small data set in the layouts of real ones",
         "shards": "--source DIR --out DIR [--samples-per-shard N] [--num-workers N] ...\n"
         "webdataset shards from a folder of images: parallel, continued after a kill, verified",

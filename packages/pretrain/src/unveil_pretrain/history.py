@@ -1,12 +1,17 @@
 """Reading the files of a run that may be running: rows that are half-written are no rows yet. No torch here."""
 
+import errno
+import fcntl
 import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unveil_pretrain.errors import OutputError
 
-__all__ = ["read_rows"]
+__all__ = ["RunHistory", "read_history", "read_rows"]
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
@@ -31,3 +36,104 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
             raise OutputError(f"{file}, line {number} is no JSON object; remove the line")
         rows.append(row)
     return rows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunHistory:
+    """What the folder of a run says of it, without its costs."""
+
+    path: Path
+    identity: Mapping[str, Any]
+    """What defines the run: settings and hashes of the data."""
+    metrics: Sequence[Mapping[str, Any]]
+    """Rows of metrics.jsonl, a row per step."""
+    validations: Sequence[Mapping[str, Any]]
+    """Rows of val.jsonl."""
+    num_spikes: int
+    """Steps whose loss leapt."""
+    num_skipped: int
+    """Samples that could not be read and were replaced."""
+    failure: Mapping[str, Any] | None
+    """failure.json, where a step's numbers ended."""
+    last_checkpoint: Path | None
+    """The checkpoint from which the run would continue."""
+    alive: bool | None
+    """Whether a process is at work in the folder; None where this cannot be told."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The settings."""
+        return self.identity["config"]
+
+    @property
+    def step(self) -> int:
+        """Steps done, by the last row."""
+        return self.metrics[-1]["step"] if self.metrics else 0
+
+    @property
+    def state(self) -> str:
+        """One of "finished", "running", "starting" (before the first step), "failed", "stopped"."""
+        saved = 0 if self.last_checkpoint is None else _step_of(self.last_checkpoint)
+        if saved >= self.config["steps"]:
+            return "finished"
+        if self.alive:
+            return "running" if self.metrics else "starting"
+        failed = self.failure is not None and self.failure.get("step", -1) >= self.step
+        return "failed" if failed else "stopped"
+
+
+def read_history(path: Path) -> RunHistory:
+    """The history of the run in `path`, which may be running.
+
+    Raises:
+        OutputError: the folder holds no run, or a file of it cannot be read.
+    """
+    file = path / "run.json"
+    try:
+        identity = json.loads(file.read_text(encoding="utf-8"))["identity"]
+        known = isinstance(identity["config"]["steps"], int)
+    except FileNotFoundError as error:
+        what = "is no folder" if not path.is_dir() else "holds no run: there is no run.json in it"
+        raise OutputError(f"{path} {what}; give the --out of a run") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{file} cannot be read as the record of a run ({error!r}); restore it") from error
+    if not known:
+        raise OutputError(f"{file} names no number of steps; restore it")
+    return RunHistory(
+        path=path,
+        identity=identity,
+        metrics=read_rows(path / "metrics.jsonl"),
+        validations=read_rows(path / "val.jsonl"),
+        num_spikes=len(read_rows(path / "spikes.jsonl")),
+        num_skipped=len(read_rows(path / "skipped.jsonl")),
+        failure=_read_object(path / "failure.json"),
+        last_checkpoint=max((path / "checkpoints").glob("step_*"), key=_step_of, default=None),
+        alive=_is_alive(path / ".lock"),
+    )
+
+
+def _step_of(checkpoint: Path) -> int:
+    digits = checkpoint.name.removeprefix("step_")
+    return int(digits) if digits.isdigit() and (checkpoint / "manifest.json").is_file() else -1
+
+
+def _read_object(file: Path) -> Mapping[str, Any] | None:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{file} cannot be read ({error}); remove it") from error
+    return value if isinstance(value, dict) else None
+
+
+def _is_alive(lock: Path) -> bool | None:
+    """A run holds its lock as long as its process lives, however it ends."""
+    try:
+        with lock.open("rb") as stream:
+            fcntl.lockf(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        return True if error.errno in (errno.EACCES, errno.EAGAIN) and os.access(lock, os.R_OK) else None
+    return False

@@ -28,7 +28,7 @@ class ViewTable:
     """Values of one split: `views` by name, each with a number per image."""
 
     split: str
-    """ "val", or "train" for the training images of the over-fitting gap."""
+    """Either "val", or "train" for the training images of the over-fitting gap."""
     keys: Sequence[str]
     """Keys of the images."""
     sample_ids: np.ndarray
