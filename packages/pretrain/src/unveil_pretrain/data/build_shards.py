@@ -211,7 +211,6 @@ def _captions(path: Path, samples: ShardDataset | FolderDataset) -> dict[str, li
 def _claim(out: Path, settings: Mapping[str, object]) -> None:
     """Make the folder the home of these shards, or check that it is."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / _PARTS).mkdir(exist_ok=True)
     for file in (out / INDEX_NAME, out / _PLAN):
         if file.is_file():
             before = _settings_in(file)
@@ -225,6 +224,7 @@ def _claim(out: Path, settings: Mapping[str, object]) -> None:
     if strangers and not any((out / name).is_file() for name in (INDEX_NAME, _PLAN)):
         raise OutputError(f"{out} holds {strangers[0]}, which this command did not write; give a new --out")
     _write_text(out / _PLAN, json.dumps({"settings": settings}))
+    (out / _PARTS).mkdir(exist_ok=True)
 
 
 def _settings_in(file: Path) -> dict[str, object]:

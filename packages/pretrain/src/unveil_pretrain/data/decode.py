@@ -58,12 +58,17 @@ def decode_crop(
         DataError: as `decode`.
     """
     size = _jpeg_size(data)
-    if size is not None:
-        view = _scaled_view(data, target, size, box_of(size))
+    if size is None:
+        pixels = _decode_by_pillow(data, where)
+        box = box_of((pixels.shape[0], pixels.shape[1]))
+    else:
+        box = box_of(size)
+        view = _scaled_view(data, target, size, box)
         if view is not None:
             return view
-    pixels = decode(data, where)
-    box = box_of((pixels.shape[0], pixels.shape[1]))
+        pixels = _decode_jpeg(data)
+        if pixels is None:
+            pixels = _decode_by_pillow(data, where)
     return _mirrored(_resized(_inside(pixels, box), target), box)
 
 
@@ -117,7 +122,9 @@ def _resized(pixels: np.ndarray, target: tuple[int, int]) -> Tensor:
 
 
 def _mirrored(view: Tensor, box: CropBox) -> Tensor:
-    return view.flip(-1).contiguous() if box.flip else view.contiguous()
+    # By NumPy: PyTorch would start threads of its own for it in every thread that decodes.
+    pixels = view.numpy()
+    return torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1] if box.flip else pixels))
 
 
 def _decode_by_pillow(data: bytes, where: str) -> np.ndarray:

@@ -27,7 +27,8 @@ from unveil_pretrain.errors import ConfigError, DataError
 __all__ = ["Batch", "WorkerKind", "train_batches", "val_batches"]
 
 WorkerKind = Literal["processes", "threads"]
-"""What decodes: processes, which share nothing, or threads of this process, which need no copy of a batch."""
+"""What decodes. Threads of this process need no copy of a batch and no fork, and decoders run without Python's lock;
+processes are for many cores, where that lock is what is left of the work."""
 
 # Steps that each worker has ready or in hand, as PyTorch's DataLoader has by default.
 _AHEAD: Final = 2
@@ -65,7 +66,7 @@ def train_batches(
     num_steps: int,
     seed: int,
     num_workers: int = 0,
-    worker_kind: WorkerKind = "processes",
+    worker_kind: WorkerKind = "threads",
     share: slice = slice(None),
     tolerate: bool = False,
 ) -> Iterator[Batch]:
@@ -77,7 +78,7 @@ def train_batches(
         start_step: First step; 0, or the step of the checkpoint a run continues from.
         num_steps: How many batches to yield.
         seed: Seed of order, crops and captions.
-        num_workers: How many processes or threads decode; 0 decodes as batches are asked for. No batch depends on it.
+        num_workers: How many threads or processes decode; 0 decodes as batches are asked for. No batch depends on it.
         worker_kind: Which of the two.
         share: The part of every batch that is loaded here; other processes of a run load the rest.
         tolerate: Replace samples that cannot be read and say so in `Batch.skipped`, instead of raising DataError.
@@ -96,7 +97,7 @@ def train_batches(
 
 
 def val_batches(
-    dataset: ExampleDataset, *, batch_size: int, num_workers: int = 0, worker_kind: WorkerKind = "processes"
+    dataset: ExampleDataset, *, batch_size: int, num_workers: int = 0, worker_kind: WorkerKind = "threads"
 ) -> Iterator[Batch]:
     """Yield every sample once, in stored order, under its fixed crop; the last batch may be smaller.
 
@@ -163,11 +164,11 @@ class _ValSteps(Dataset[Batch | DataError]):
 def _collate(examples: Sequence[Example], epochs: Tensor, skipped: tuple[str, ...] = ()) -> Batch:
     captions = [example.caption for example in examples if example.caption is not None]
     return Batch(
-        images=torch.stack([example.image for example in examples]),
+        images=torch.from_numpy(np.stack([example.image.numpy() for example in examples])),
         sample_ids=torch.tensor([example.sample_id for example in examples], dtype=torch.int64),
         epochs=epochs,
         captions=captions or None,
-        caption_counts=sum((example.caption_counts for example in examples), CaptionCounts()),
+        caption_counts=sum((example.caption_counts for example in examples if example.caption), CaptionCounts()),
         all_captions=tuple(example.all_captions for example in examples if example.all_captions),
         skipped=skipped,
     )
