@@ -80,10 +80,10 @@ def test_hidden_padding_does_not_matter_and_a_caption_of_padding_alone_is_finite
     assert not torch.allclose(attends(ids[:1]), vectors[:1])
 
 
-def results(tower: TextTower, ids: torch.Tensor) -> list[torch.Tensor]:
+def results(tower: TextTower, ids: torch.Tensor, positions: torch.Tensor | None = None) -> list[torch.Tensor]:
     """Vectors, and the gradients of a function of them with respect to every parameter."""
     tower.zero_grad()
-    vectors = tower(ids)
+    vectors = tower(ids, positions)
     (vectors * torch.linspace(-1, 2, vectors.numel()).view_as(vectors)).sum().backward()
     gradients = [parameter.grad for parameter in tower.parameters()]
     assert all(gradient is not None for gradient in gradients)
@@ -94,10 +94,10 @@ def results(tower: TextTower, ids: torch.Tensor) -> list[torch.Tensor]:
     ("config", "names"),
     [
         (CONFIG, ["last_block"]),
-        (replace(CONFIG, attend_padding=False), ["last_block"]),
         (replace(CONFIG, pooling="eot"), ["last_block"]),
         *(
-            (CLIP, names)
+            (config, names)
+            for config in (CLIP, replace(CONFIG, attend_padding=False))
             for names in (["last_block"], ["cut"], ["pack"], ["cut", "last_block"], ["pack", "last_block"])
         ),
     ],
@@ -112,6 +112,22 @@ def test_optimisations_change_neither_vectors_nor_gradients(config, names):
         torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("config", [CONFIG, CLIP, replace(CONFIG, attend_padding=False)])
+def test_pieces_keep_the_places_that_are_given(config):
+    """The usual places change nothing; others do, and equally with and without optimisations."""
+    tower = TextTower(config).double()
+    usual = torch.arange(5).expand(4, 5)
+    ids = CAPTIONS[:, [0, 1, 2, 3, 5]]
+    for ours, wanted in zip(results(tower, ids, usual), results(tower, ids), strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-12)
+    moved = torch.tensor([[0, 2, 3, 4, 5], [1, 2, 3, 4, 5], [0, 1, 3, 4, 5], [0, 1, 2, 4, 5]])
+    fast = results(tower, ids, moved)
+    tower.set_optimisations([])
+    for ours, wanted in zip(fast, results(tower, ids, moved), strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-12)
+    assert not torch.allclose(fast[0], results(tower, ids)[0])
+
+
 def test_that_comparison_would_notice_a_cut_in_a_tower_that_reads_padding():
     tower = TextTower(CONFIG).double()
     whole, cut = results(tower, CAPTIONS), results(tower, CAPTIONS[:, :5])
@@ -119,9 +135,9 @@ def test_that_comparison_would_notice_a_cut_in_a_tower_that_reads_padding():
         torch.testing.assert_close(whole[0], cut[0], rtol=1e-10, atol=1e-12)
 
 
-def rows_computed(names: list[str], ids: torch.Tensor) -> list[int]:
+def rows_computed(names: list[str], ids: torch.Tensor, config: TextConfig = CLIP) -> list[int]:
     """Rows that the last linear layer of each block is given."""
-    tower, rows = TextTower(CLIP), []
+    tower, rows = TextTower(config), []
     tower.set_optimisations(names)
     for block in tower.blocks:
         block.mlp.fc2.register_forward_hook(lambda _, given, __: rows.append(given[0].shape[0]))
@@ -135,6 +151,10 @@ def test_optimisations_leave_out_the_work_that_they_say():
     assert rows_computed(["cut"], short) == [15, 15]
     assert rows_computed(["pack"], short) == [10, 10]
     assert rows_computed(["pack", "last_block"], short) == [10, 3]
+    padded = torch.tensor([[5, 6, 7, 0, 0, 0], [0, 0, 0, 0, 0, 0]])  # 3 tokens, and the one that is pooled
+    assert rows_computed(["cut"], padded, replace(CONFIG, attend_padding=False)) == [6, 6]
+    assert rows_computed(["pack"], padded, replace(CONFIG, attend_padding=False)) == [4, 4]
+    assert rows_computed(["cut", "pack"], padded, CONFIG) == [12, 12]
 
 
 def test_unknown_optimisations_are_refused(tower):

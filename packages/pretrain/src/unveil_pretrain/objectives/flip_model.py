@@ -177,7 +177,9 @@ class FLIP(Objective):
             losses["reconstruction"] = torch.cat(own)
         if bool(inputs.epochs.any()):
             return Scored(losses=losses)
-        whole = torch.cat([self.pair.encode_image(chunk.images) for chunk in chunks])
+        whole = images
+        if self.card().realised_ratio > 0.0:
+            whole = torch.cat([self.pair.encode_image(chunk.images) for chunk in chunks])
         captions = inputs.all_captions or [(caption,) for caption in _captions(inputs)]
         every = [caption for of_image in captions for caption in of_image]
         vectors = torch.cat([
