@@ -19,6 +19,7 @@ from unveil_backbones import ensure_torchvision
 
 FAMILIES = {
     "swinv2": "golden_swin",
+    "simmim_vit": "golden_simmim_vit",
     "mae": "golden_mae",
     "videomae": "golden_videomae",
     "open_clip": "golden_open_clip",
@@ -32,7 +33,7 @@ def main() -> int:
     """Run the reference of one family, and write its numbers or compare them with a file's; 1 if they differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("family", choices=FAMILIES)
-    parser.add_argument("--clone", type=Path, help="root of a clone of the reference (swinv2, mae, videomae, dinov2)")
+    parser.add_argument("--clone", type=Path, help="root of a clone of the reference, where there is one")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, help="the JSON file to write")
     target.add_argument("--check", type=Path, help="a JSON file to compare with")

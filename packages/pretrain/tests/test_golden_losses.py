@@ -22,6 +22,7 @@ from unveil_pretrain.targets import normalise_by_window
 
 GOLDEN = Path(__file__).parents[2] / "backbones" / "tests" / "golden"
 SIMMIM = ["simmim_tiny_raw", "simmim_tiny_47", "simmim_192_47"]
+SIMMIM_VIT = ["simmim_vit_64", "simmim_vit_224"]
 MAES = ["loss_tiny_32_raw", "loss_tiny_32_normalised", "loss_narrow_224"]
 
 
@@ -75,6 +76,34 @@ def simmim(case):
     def theirs(name):
         moved = re.sub(r"layers\.(\d)\.downsample", lambda match: f"layers.{int(match[1]) - 1}.downsample", name)
         return moved.replace("head.", "decoder.0.").replace("mask_token", "encoder.mask_token")
+
+    return fill(objective, case, theirs), theirs
+
+
+def simmim_vit(case):
+    """SimMIM on a ViT with the reference's learned positions, class token's included."""
+    settings = case["settings"]
+    size, patch = (settings["img_size"],) * 2, settings["patch_size"]
+    encoder = VitEncoder(
+        VitConfig(
+            image_size=size,
+            patch_size=patch,
+            width=settings["embed_dim"],
+            depth=settings["depth"],
+            num_heads=settings["num_heads"],
+            position="learned",
+            class_position=True,
+            qkv_bias=False,
+        )
+    )
+    strategy = GivenUnits(settings["unit"], 0.6)
+    units = torch.tensor(case["given"]["hidden_units"], dtype=torch.bool)
+    tokens = units.repeat_interleave(settings["unit"], 1).repeat_interleave(settings["unit"], 2)
+    object.__setattr__(strategy, "mask", tokens.flatten(1))
+    objective = SimMIM(encoder, strategy, size, target_window=0)
+
+    def theirs(name):
+        return name.replace("head.", "decoder.0.").replace("mask_token", "encoder.mask_token")
 
     return fill(objective, case, theirs), theirs
 
@@ -149,6 +178,14 @@ def check(family, name, built):
 @pytest.mark.parametrize("name", SIMMIM)
 def test_simmims_loss_and_gradients_are_the_references(name):
     check("swinv2", name, simmim(golden("swinv2")[name]))
+
+
+@pytest.mark.parametrize("name", SIMMIM_VIT)
+@pytest.mark.parametrize("optimised", [True, False])
+def test_simmims_loss_and_gradients_on_a_vit_are_the_references(name, optimised):
+    objective, theirs = simmim_vit(golden("simmim_vit")[name])
+    objective.set_optimisations(objective.OPTIMISATIONS if optimised else ())
+    check("simmim_vit", name, (objective, theirs))
 
 
 @pytest.mark.parametrize("name", MAES)
