@@ -31,6 +31,8 @@ class SweepCommand:
     """Training data of all cells, as `pretrain mim` takes it; may be left out once the sweep has started."""
     val_data: str = ""
     """Validation data of all cells; likewise."""
+    train_lists: Path | None = None
+    """Folder of `pretrain subset`: the fraction 0.1 is the list S10.txt. Without it fractions are seeded subsets."""
     executor: ExecutorName = "local"
     """local: processes of this machine, waited for. slurm: jobs of a cluster; the command returns at once."""
     jobs: int = 1
@@ -56,6 +58,12 @@ def run(given: Sequence[str]) -> int:
         return _show(folder, folder.states())
     plan = folder.plan() if command.plan is None else read_plan(command.plan)
     data = _data(folder, command)
+    if command.train_lists is not None:
+        missing = [file for cell in plan.cells if not (file := cell.list_file(command.train_lists)).is_file()]
+        if missing:
+            raise SweepError(
+                f"{missing[0]} does not exist; write it with `pretrain subset` for the fractions of the plan"
+            )
     if command.dry_run:
         return _print_commands(folder, plan, data, command)
     folder.claim(plan, data)
@@ -86,6 +94,7 @@ def _data(folder: SweepFolder, command: SweepCommand) -> Data:
         val_data=command.val_data,
         num_images=len(samples),
         data_hash=samples.content_hash,
+        lists=None if command.train_lists is None else str(command.train_lists),
     )
 
 

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
 from pathlib import Path
 from typing import Final, cast
 
@@ -17,7 +18,17 @@ __all__ = ["Cell", "Plan", "read_plan"]
 
 Setting = str | int | float
 _COMMANDS: Final = ("mim", "flip")
-_OWN_FLAGS: Final = ("out", "train_data", "val_data", "device", "num_workers", "num_unique", "steps", "seed")
+_OWN_FLAGS: Final = (
+    "out",
+    "train_data",
+    "train_list",
+    "val_data",
+    "device",
+    "num_workers",
+    "num_unique",
+    "steps",
+    "seed",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,20 +82,27 @@ class Cell:
         model = self.recipe if encoder is None else f"{self.recipe}-{str(encoder).replace(':', '-')}"
         return f"{model}-f{self.fraction:g}-s{self.steps}-r{self.seed}"
 
-    def flags(self, *, num_images: int) -> list[str]:
+    def flags(self, *, num_images: int, lists: Path | None = None) -> list[str]:
         """The words after the recipe's name on the command line, places left out.
 
         Args:
             num_images: Training images there are; a fraction becomes a number of them.
+            lists: Folder of `pretrain subset`; a fraction becomes the list of its name.
         """
         unique = 0 if self.fraction == 1.0 else max(1, round(self.fraction * num_images))
         words = ["--steps", str(self.steps), "--seed", str(self.seed)]
-        if unique:
+        if lists is not None:
+            words += ["--train-list", str(self.list_file(lists))]
+        elif unique:
             words += ["--num-unique", str(unique)]
         for name, value in self.settings.items():
             # A value with several parts, such as an image size, is several words.
             words += [f"--{name.replace('_', '-')}", *str(value).split()]
         return words
+
+    def list_file(self, lists: Path) -> Path:
+        """The list of this cell's fraction in a folder of `pretrain subset`, as that names it."""
+        return lists / f"S{float(Fraction(str(self.fraction)) * 100):g}.txt"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -37,6 +37,8 @@ class Data:
     """Training images."""
     data_hash: str
     """Hash of their content."""
+    lists: str | None = None
+    """Folder of `pretrain subset`, whose lists are the fractions; without it they are seeded subsets."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,8 +174,11 @@ class SweepFolder:
         if missing or changed:
             what = f"the plan lacks its cell {missing[0]}" if missing else f"cell {changed[0]} has other settings now"
             raise SweepError(f"{self.path} holds another sweep: {what}; give the same plan, or a new --out")
-        if self.data().data_hash != data.data_hash:
+        known = self.data()
+        if known.data_hash != data.data_hash:
             raise SweepError(f"{self.path} holds a sweep of other training data; give the same data, or a new --out")
+        if (known.lists is None) != (data.lists is None):
+            raise SweepError(f"{self.path} holds a sweep {'with' if known.lists else 'without'} lists; keep it so")
 
 
 def _essence(cell: Cell) -> dict[str, object]:

@@ -1,0 +1,423 @@
+"""Sweeps: plans as files, states of cells, a real sweep with a failing cell that is killed and continued, SLURM."""
+
+import csv
+import fcntl
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from unveil_pretrain.cli import main
+from unveil_pretrain.commands.sweep import run as sweep
+from unveil_pretrain.errors import PlanError, SweepError
+from unveil_pretrain.planning.plans import Cell, Plan, read_plan
+from unveil_pretrain.sweeping.driver import run_local, run_slurm
+from unveil_pretrain.sweeping.executors import Resources, cell_job
+from unveil_pretrain.sweeping.folder import Data, SweepFolder
+from unveil_pretrain.sweeping.job import CellJob, is_locked, lock_file, read_outcome
+from unveil_pretrain.sweeping.table import read_rows, table, write_summary
+
+DATA = Data(train_data="train.tar", val_data="val.tar", num_images=40, data_hash="abc")
+
+
+def make_folder(path, *cells):
+    folder = SweepFolder(path)
+    folder.claim(Plan(cells=cells), DATA)
+    return folder
+
+
+def finish(folder, cell):
+    """What a finished run leaves, as far as the state of a cell goes."""
+    checkpoint = folder.run_path(cell) / "checkpoints" / f"step_{cell.steps:08d}"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "manifest.json").write_text("{}")
+
+
+# A stand-in for `pretrain`: writes what a run writes; fails on request, and counts how often it was started.
+FAKE = """
+import json, pathlib, sys, time
+out, steps, how = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+(out / "checkpoints" / f"step_{steps:08d}").mkdir(parents=True, exist_ok=True)
+with (out / "starts").open("a") as stream: stream.write("x")
+if how == "fail": print("pretrain: error: planted", file=sys.stderr); raise SystemExit(2)
+if how == "slow": time.sleep(3)
+if how == "crash": raise RuntimeError("boom")
+(out / "checkpoints" / f"step_{steps:08d}" / "manifest.json").write_text("{}")
+"""
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Cells run the stand-in; a recipe named fail, slow or crash does so."""
+
+    def job(folder, cell, data, resources, *, threads):
+        del data, resources
+        command = (sys.executable, "-c", FAKE, str(folder.run_path(cell)), str(cell.steps), cell.recipe)
+        return CellJob(name=cell.name, command=command, folder=folder.path.resolve(), threads=threads)
+
+    monkeypatch.setattr("unveil_pretrain.sweeping.driver.cell_job", job)
+
+
+def starts(folder, cell):
+    return len((folder.run_path(cell) / "starts").read_text())
+
+
+def test_plan_is_what_was_written(tmp_path):
+    plan = Plan(
+        cells=(
+            Cell(recipe="tiny_mae", steps=10, fraction=0.1, settings={"encoder": "timm:x", "batch_size": 4}),
+            Cell(recipe="tiny_flip", command="flip", steps=20, seed=3, verdict="over-fits", flops=1e9),
+        ),
+        num_images=40,
+        notes=("why",),
+    )
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    assert read_plan(tmp_path / "plan.json") == plan
+    assert [cell.name for cell in plan.cells] == ["tiny_mae-timm-x-f0.1-s10-r0", "tiny_flip-f1-s20-r3"]
+
+
+def test_flags_of_a_cell(tmp_path):
+    cell = Cell(recipe="tiny_mae", steps=10, fraction=0.1, settings={"image_size": "32 32", "mask_ratio": 0.5})
+    words = cell.flags(num_images=44)
+    assert " ".join(words) == "--steps 10 --seed 0 --num-unique 4 --image-size 32 32 --mask-ratio 0.5"
+    assert "--num-unique" not in Cell(recipe="tiny_mae", steps=10).flags(num_images=44)
+    assert str(tmp_path / "S10.txt") in cell.flags(num_images=44, lists=tmp_path)
+    assert cell.list_file(tmp_path).name == "S10.txt"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "cannot be read as a plan"),
+        ('{"cells": 3}', "is no plan"),
+        ('{"cells": []}', "no cells"),
+        ('{"cells": [{"recipe": "a"}]}', "lacks steps"),
+        ('{"cells": [{"recipe": "a", "steps": 1, "stepz": 2}]}', "unknown field 'stepz'"),
+        ('{"cells": [{"recipe": "a", "steps": "1"}]}', "give int"),
+        ('{"cells": [{"recipe": "a", "steps": true}]}', "give int"),
+        ('{"cells": [{"recipe": "a", "steps": 0}]}', "at least 1 step"),
+        ('{"cells": [{"recipe": "a", "steps": 1, "fraction": 0}]}', "above 0"),
+        ('{"cells": [{"recipe": "a", "steps": 1, "command": "rm"}]}', "mim, flip"),
+        ('{"cells": [{"recipe": "a", "steps": 1, "name": "../x"}]}', "letters"),
+        ('{"cells": [{"recipe": "a", "steps": 1, "settings": {"out": "x"}}]}', "sets out"),
+        ('{"cells": [{"recipe": "a", "steps": 1}, {"recipe": "a", "steps": 1}]}', "two cells"),
+        ('{"cells": [{"recipe": "a", "steps": 1}], "format_version": 2}', "format 2"),
+    ],
+)
+def test_bad_plans_are_named(tmp_path, content, says):
+    file = tmp_path / "plan.json"
+    file.write_text(content)
+    with pytest.raises(PlanError, match=says):
+        read_plan(file)
+
+
+def test_command_of_a_cell(tmp_path):
+    folder = make_folder(tmp_path / "sweep", Cell(recipe="tiny_mae", steps=10, fraction=0.5))
+    cell = folder.plan().cells[0]
+    command = cell_job(folder, cell, DATA, Resources(), threads=2).command
+    assert command[:5] == (sys.executable, "-m", "unveil_pretrain", "mim", "tiny_mae")
+    assert "--device cpu" in " ".join(command)
+    assert "--num-unique 20" in " ".join(command)
+    several = cell_job(folder, cell, DATA, Resources(gpus=4), threads=2).command
+    assert several[1:5] == ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4")
+    assert "--device cuda" in " ".join(several)
+
+
+def test_cells_outlive_a_failing_one(tmp_path, fake):
+    cells = [Cell(recipe=how, steps=3) for how in ("good", "fail", "crash", "fine")]
+    folder = make_folder(tmp_path / "sweep", *cells)
+    said = []
+    states = run_local(folder, Resources(), at_once=2, log=said.append)
+    assert [state.state for state in states] == ["done", "failed", "failed", "done"]
+    assert states[1].reason == "planted"
+    assert states[2].reason == "exit code 1: RuntimeError: boom"
+    diary = [json.loads(line) for line in (folder.path / "sweep.jsonl").read_text().splitlines()]
+    assert {(row["cell"], row["event"]) for row in diary if row["event"] == "failed"} == {
+        (cells[1].name, "failed"),
+        (cells[2].name, "failed"),
+    }
+    shown = table(read_rows(folder, [state for state in states if state.state == "failed"]))
+    assert f"{cells[1].name} failed: planted" in shown
+    # Again: what is done stays, what failed is tried once more.
+    run_local(folder, Resources(), at_once=4, log=said.append)
+    assert [starts(folder, cell) for cell in cells] == [1, 2, 2, 1]
+
+
+def test_never_more_than_so_many_at_once(tmp_path, fake, monkeypatch):
+    folder = make_folder(tmp_path / "sweep", *(Cell(recipe="good", steps=3, seed=seed) for seed in range(5)))
+    at_work = []
+    handles = []
+
+    class Handle:
+        def __init__(self, job):
+            self.job, self.looks, self.job_id = job, 0, job.name
+            handles.append(self)
+            at_work.append(sum(not handle.over for handle in handles))
+
+        over = False
+
+        def done(self):
+            self.looks += 1
+            if self.looks == 2:
+                self.over = True
+                self.job()
+            return self.over
+
+    monkeypatch.setattr("unveil_pretrain.sweeping.driver.start_local", lambda job, resources, slot: Handle(job))
+    monkeypatch.setattr("unveil_pretrain.sweeping.driver._LOOK_EVERY", 0.0)
+    states = run_local(folder, Resources(), at_once=2, log=lambda _: None)
+    assert [state.state for state in states] == ["done"] * 5
+    assert max(at_work) == 2
+
+
+def test_a_locked_cell_is_not_started_again(tmp_path):
+    folder = make_folder(tmp_path / "sweep", Cell(recipe="good", steps=3))
+    job = CellJob(name="good-f1-s3-r0", command=("false",), folder=folder.path, threads=0)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); "
+         "print('held', flush=True); sys.stdin.read()", str(lock_file(folder.path, job.name))],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert holder.stdout.readline() == b"held\n"
+    assert is_locked(folder.path, job.name)
+    assert folder.states()[0].state == "running"
+    assert job() == 0  # `false` would have given 1
+    holder.communicate()
+    assert not is_locked(folder.path, job.name)
+    assert job() == 1
+    assert read_outcome(folder.path, job.name)["code"] == 1
+
+
+def test_states(tmp_path):
+    cells = [Cell(recipe="r", steps=3, seed=seed) for seed in range(3)]
+    folder = make_folder(tmp_path / "sweep", *cells)
+    finish(folder, cells[0])
+    folder.run_path(cells[1]).mkdir()
+    (folder.run_path(cells[1]) / "metrics.jsonl").write_text('{"step": 2}\n')
+    assert [state.state for state in folder.states()] == ["done", "interrupted", "waiting"]
+    folder.note("submitted", cells[2], job="7")
+    assert (folder.states()[2].state, folder.states()[2].job) == ("submitted", "7")
+    with pytest.raises(SweepError, match="submitted to SLURM as job 7"):
+        run_local(folder, Resources(), at_once=1, log=lambda _: None)
+
+
+def test_a_folder_takes_no_other_sweep(tmp_path):
+    cell = Cell(recipe="r", steps=3)
+    folder = make_folder(tmp_path / "sweep", cell)
+    folder.claim(Plan(cells=(cell, Cell(recipe="more", steps=1))), DATA)  # cells may be added
+    with pytest.raises(SweepError, match="lacks its cell"):
+        folder.claim(Plan(cells=(cell,)), DATA)
+    with pytest.raises(SweepError, match="other settings"):
+        folder.claim(Plan(cells=(Cell(recipe="r", steps=3, settings={"lr": 1}), Cell(recipe="more", steps=1))), DATA)
+    other = Data(train_data="t", val_data="v", num_images=40, data_hash="other")
+    with pytest.raises(SweepError, match="other training data"):
+        folder.claim(folder.plan(), other)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    with pytest.raises(SweepError, match="holds no sweep"):
+        make_folder(tmp_path / "full", cell)
+    with pytest.raises(SweepError, match="holds no sweep"):
+        SweepFolder(tmp_path / "none").states()
+
+
+def test_one_sweep_at_a_time(tmp_path):
+    folder = make_folder(tmp_path / "sweep", Cell(recipe="r", steps=3))
+    with (folder.path / "locks" / ".sweep").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(SweepError, match="another `pretrain sweep`"):
+            run_local(folder, Resources(), at_once=1, log=lambda _: None)
+
+
+def test_missing_submitit_is_named(tmp_path, fake, monkeypatch):
+    folder = make_folder(tmp_path / "sweep", Cell(recipe="good", steps=3))
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(SweepError, match=r"pip install 'unveil-pretrain\[cluster\]'"):
+        run_local(folder, Resources(), at_once=1, log=lambda _: None)
+
+
+def test_looking_needs_no_torch(tmp_path):
+    folder = make_folder(tmp_path / "sweep", Cell(recipe="good", steps=3))
+    code = (
+        "import sys; from unveil_pretrain.commands.sweep import run; run(sys.argv[1:]); "
+        "print(sorted({'torch', 'timm', 'submitit'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--out", str(folder.path), "--status"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "1 waiting" in done.stdout
+
+
+def test_requeued_by_slurm_is_the_same_job(tmp_path):
+    job = CellJob(name="x", command=("true",), folder=tmp_path, threads=0)
+    assert job.checkpoint().function == job
+
+
+# A cluster of one machine, for submitit's own SLURM executor: sbatch runs the tasks of an array one after the other in
+# the background, with the environment that SLURM would give them; srun drops its options and runs the rest.
+SBATCH = """#!/bin/bash
+echo "$@" >> "{log}/sbatch.log"; cat "${{@: -1}}" >> "{log}/scripts.log"
+export SLURM_JOB_ID=77 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0 SLURM_PROCID=0 SLURM_LOCALID=0
+last=$(grep -oP 'array=0-\\K[0-9]+' "${{@: -1}}")
+[[ -n "$last" ]] && export SLURM_ARRAY_JOB_ID=77
+(for task in $(seq 0 "${{last:-0}}"); do
+  [[ -n "$last" ]] && export SLURM_ARRAY_TASK_ID=$task
+  bash "${{@: -1}}" > "{log}/task$task.log" 2>&1
+done) > /dev/null 2>&1 &
+echo "Submitted batch job 77"
+"""
+SRUN = """#!/bin/bash
+while [[ "$1" == -* ]]; do case "$1" in --output|--error) shift 2;; *) shift;; esac; done
+exec "$@"
+"""
+SACCT = '#!/bin/bash\necho "JobID|State|NodeList"; echo "77_0|RUNNING|here"; echo "77_1|FAILED|here"\n'
+
+
+@pytest.fixture
+def fake_slurm(tmp_path, monkeypatch):
+    """The three programs on PATH; a test double, not a cluster."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, text in {"sbatch": SBATCH.format(log=programs), "srun": SRUN, "sacct": SACCT}.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755 | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return programs
+
+
+def wait_for(folder, *cells):
+    """Until the jobs in the background have ended."""
+    until = time.monotonic() + 60
+    while any(read_outcome(folder.path, cell.name) is None for cell in cells):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_slurm_by_a_stand_in(tmp_path, fake, fake_slurm):
+    cells = [Cell(recipe=how, steps=3) for how in ("good", "fail", "fine")]
+    folder = make_folder(tmp_path / "sweep", *cells)
+    finish(folder, cells[2])
+    resources = Resources(gpus=2, num_workers=3, partition="big", account="me", timeout_min=90, mem_gb=20)
+    run_slurm(folder, resources, at_once=5, log=lambda _: None)
+    wait_for(folder, *cells[:2])
+    states = folder.states()
+    script = (fake_slurm / "scripts.log").read_text()
+    for line in ("--partition=big", "--account=me", "--time=90", "--mem=20GB", "--gpus-per-node=2", "--cpus-per-task=5",
+                 "--array=0-1%2", "--requeue\n", "--signal=USR2@"):  # fmt: skip
+        assert line in script, line
+    logs = "".join(path.read_text() for path in fake_slurm.glob("task*.log"))
+    assert [state.state for state in states] == ["done", "failed", "done"], logs
+    assert states[1].reason == "planted"
+    assert states[0].job == "77_0"
+
+
+def test_slurm_is_asked_before_a_second_submission(tmp_path, fake, fake_slurm):
+    cells = [Cell(recipe=how, steps=3) for how in ("good", "fine", "more")]
+    folder = make_folder(tmp_path / "sweep", *cells)
+    for number, cell in enumerate(cells):
+        folder.note("submitted", cell, job=f"77_{number}")
+    said = []
+    run_slurm(folder, Resources(), at_once=5, log=said.append)
+    wait_for(folder, cells[1])
+    # 77_0 runs, 77_1 has failed and is submitted again, of 77_2 nothing is known.
+    assert [state.state for state in folder.states()] == ["submitted", "done", "submitted"]
+    assert "SLURM has it" in said[0]
+    assert "--again" in said[1]
+    run_slurm(folder, Resources(), at_once=5, log=said.append, again=True)
+    wait_for(folder, cells[2])
+    assert folder.states()[2].state == "done"
+
+
+def test_no_slurm_here(tmp_path, fake, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    folder = make_folder(tmp_path / "sweep", Cell(recipe="good", steps=3))
+    with pytest.raises(SweepError, match="SLURM cannot be used here"):
+        run_slurm(folder, Resources(), at_once=1, log=lambda _: None)
+
+
+def test_flags_that_cannot_be(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["sweep", "--out", str(tmp_path / "none"), "--status"])
+    assert "holds no sweep" in capsys.readouterr().err
+    (tmp_path / "plan.json").write_text(Plan(cells=(Cell(recipe="r", steps=1),)).to_json())
+    with pytest.raises(SweepError, match="give both"):
+        sweep([str(tmp_path / "plan.json"), "--out", str(tmp_path / "x"), "--train-data", "a"])
+    with pytest.raises(SweepError, match="at least 1"):
+        sweep(["--out", str(tmp_path / "x"), "--jobs", "0"])
+
+
+def test_a_killed_sweep_continues(tmp_path, fake):
+    """kill -9 of the sweep: its running cell goes on, is waited for, and no cell is run twice."""
+    cells = [Cell(recipe=how, steps=3) for how in ("slow", "good")]
+    folder = make_folder(tmp_path / "sweep", *cells)
+    script = tmp_path / "killed.py"
+    script.write_text(
+        f"""
+import sys
+from pathlib import Path
+from unveil_pretrain.sweeping import driver
+from unveil_pretrain.sweeping.executors import Resources
+from unveil_pretrain.sweeping.folder import SweepFolder
+from unveil_pretrain.sweeping.job import CellJob
+FAKE = {FAKE!r}
+def job(folder, cell, data, resources, *, threads):
+    command = (sys.executable, "-c", FAKE, str(folder.run_path(cell)), str(cell.steps), cell.recipe)
+    return CellJob(name=cell.name, command=command, folder=folder.path.resolve(), threads=threads)
+driver.cell_job = job
+driver.run_local(SweepFolder(Path({str(folder.path)!r})), Resources(), at_once=1, log=print)
+"""
+    )
+    with subprocess.Popen([sys.executable, str(script)]) as killed:
+        while not (folder.run_path(cells[0]) / "starts").exists():
+            assert killed.poll() is None
+            time.sleep(0.05)
+        killed.send_signal(signal.SIGKILL)
+    said = []
+    states = run_local(folder, Resources(), at_once=1, log=said.append)
+    assert [state.state for state in states] == ["done", "done"]
+    assert "still running from an earlier sweep" in said[0]
+    assert [starts(folder, cell) for cell in cells] == [1, 1]
+
+
+@pytest.mark.slow
+def test_a_real_sweep(tmp_path, shards, capsys):
+    """Three cells of real training, one of which cannot be: through the command line, killed and continued."""
+    settings = {"validate_every": 2, "warmup_steps": 1, "gap_images": 4, "checkpoint_every": 2, "batch_size": 4}
+    cells = (
+        Cell(recipe="tiny_mae", steps=6, fraction=0.5, settings=settings),
+        Cell(recipe="tiny_mae", steps=6, settings={"encoder": "swinv2_tiny"}),
+        Cell(recipe="tiny_flip", command="flip", steps=4, settings=settings | {"negative_pool": 4}),
+    )
+    (tmp_path / "plan.json").write_text(Plan(cells=cells).to_json())
+    out = tmp_path / "sweep"
+    words = [str(tmp_path / "plan.json"), "--out", str(out), "--train-data", shards[0], "--val-data", shards[1]]
+    first = out / "cells" / cells[0].name
+    with subprocess.Popen([sys.executable, "-m", "unveil_pretrain", "sweep", *words]) as killed:
+        while not (first / "metrics.jsonl").exists():
+            assert killed.poll() is None
+            time.sleep(0.1)
+        killed.send_signal(signal.SIGKILL)
+    assert sweep([*words, "--jobs", "2"]) == 1
+    shown = capsys.readouterr().out
+    assert f"{cells[1].name} failed: mae encodes kept tokens only" in shown
+    with (out / "summary.csv").open() as stream:
+        rows = {row["cell"]: row for row in csv.DictReader(stream)}
+    assert [rows[cell.name]["state"] for cell in cells] == ["done", "failed", "done"]
+    done = rows[cells[0].name]
+    assert float(done["val_loss"]) > 0
+    assert float(done["gap"]) == pytest.approx(float(done["val_loss"]) - float(done["train_loss"]))
+    assert int(done["unique_samples"]) == 12
+    assert float(done["flops"]) > 0
+    assert (out / done["checkpoint"] / "manifest.json").is_file()
+    assert len(done["checkpoint_sha256"]) == 64
+    steps = [json.loads(line)["step"] for line in (first / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    diary = [json.loads(line) for line in (out / "sweep.jsonl").read_text().splitlines()]
+    assert [row["event"] for row in diary if row["cell"] == cells[0].name].count("started") == 1
+    folder = SweepFolder(Path(out))
+    assert write_summary(folder, read_rows(folder, folder.states())) == out / "summary.csv"
