@@ -16,46 +16,67 @@ from benchmarks._compare import Absent, Candidate, Comparison
 from benchmarks._reference import MAE_URL, load_mae, missing
 from benchmarks._steps import Work, candidate, difference, drawn, noise_that_keeps, scramble
 
-__all__ = ["mae_row"]
+__all__ = [
+    "MAE_EXPLICIT",
+    "MAE_FUSED",
+    "OurMAE",
+    "ReferenceMAE",
+    "mae_difference",
+    "mae_flops",
+    "mae_row",
+    "our_mae",
+    "reference_mae",
+]
 
 _BARS = {"cpu": 1.05, "cuda": 1.3}
-_EXPLICIT = "reference (separate products, as with timm 0.3.2)"
-_FUSED = "reference (today's timm)"
+MAE_EXPLICIT = "reference (separate products, as with timm 0.3.2)"
+MAE_FUSED = "reference (today's timm)"
 
 
 def mae_row(work: Work, path: Path | None) -> Comparison:
     """Return the step against the clone at ``path``, with the attention of timm 0.3.2 and with today's."""
+    ours, config, settings = our_mae(work)
+    absent = missing("reference", "--mae", MAE_URL, path, "models_mae.py")
+    towers: dict[str, ReferenceMAE] = {}
+    if absent is None and path is not None:
+        towers = {name: reference_mae(work, path, name, ours) for name in (MAE_EXPLICIT, MAE_FUSED)}
+    images = work.images(config.image_size[0])
+    few = work.images(config.image_size[0], work.check_batch)
+    flops = work.batch * mae_flops(config, settings)
+    peers: list[Candidate | Absent] = [
+        candidate(name, tower, images, work, flops=flops) for name, tower in towers.items()
+    ]
+    return Comparison(
+        title=f"MAE step, {ours.objective.encoder.spec.name} at {config.image_size[0]}, 75 % hidden, "
+        f"batch {work.batch}",
+        ours=candidate("ours", ours, images, work, flops=flops),
+        peers=[*peers, *([absent] if absent is not None else [])],
+        differences=lambda: {name: mae_difference(ours, tower, few) for name, tower in towers.items()},
+        tolerance=1e-4,
+        bars={MAE_EXPLICIT: _BARS[work.device.torch.type]},
+    )
+
+
+def our_mae(work: Work) -> tuple["OurMAE", VitConfig, MAEConfig]:
+    """Return our step with scrambled weights on the device, and what it was built from."""
     torch.manual_seed(0)
     encoder = create("vit_tiny" if work.quick else "vit_b16")
     config = cast(VitConfig, encoder.config)
     settings = MAEConfig()
     objective = settings.build(BuildContext(encoder, config.image_size, lambda _: [], None))
     scramble(objective)
-    ours = _Ours(objective, work).to(work.device.torch)
-    absent = missing("reference", "--mae", MAE_URL, path, "models_mae.py")
-    towers: dict[str, _Reference] = {}
-    if absent is None and path is not None:
-        for name, fused in ((_EXPLICIT, False), (_FUSED, True)):
-            model = load_mae(path, fused_attention=fused, norm_pix_loss=True, tiny=work.quick)
-            _copy(objective, model)
-            towers[name] = _Reference(model).to(work.device.torch)
-    images = work.images(config.image_size[0])
-    few = work.images(config.image_size[0], work.check_batch)
-    flops = work.batch * _flops(config, settings)
-    peers: list[Candidate | Absent] = [
-        candidate(name, tower, images, work, flops=flops) for name, tower in towers.items()
-    ]
-    return Comparison(
-        title=f"MAE step, {encoder.spec.name} at {config.image_size[0]}, 75 % hidden, batch {work.batch}",
-        ours=candidate("ours", ours, images, work, flops=flops),
-        peers=[*peers, *([absent] if absent is not None else [])],
-        differences=lambda: {name: _difference(ours, tower, few) for name, tower in towers.items()},
-        tolerance=1e-4,
-        bars={_EXPLICIT: _BARS[work.device.torch.type]},
-    )
+    return OurMAE(objective, work).to(work.device.torch), config, settings
 
 
-class _Ours(nn.Module):
+def reference_mae(work: Work, path: Path, name: str, ours: "OurMAE | None" = None) -> "ReferenceMAE":
+    """Return the clone's model of one of the two names on the device, with our weights if they are given."""
+    model = load_mae(path, fused_attention=name == MAE_FUSED, norm_pix_loss=True, tiny=work.quick)
+    if ours is not None:
+        _copy(ours.objective, model)
+    return ReferenceMAE(model).to(work.device.torch)
+
+
+class OurMAE(nn.Module):
     """Our objective on fixed sample ids, masks drawn in every step."""
 
     def __init__(self, objective: MAE, work: Work) -> None:
@@ -75,7 +96,7 @@ class _Ours(nn.Module):
         return self.objective(Inputs(images, ids, torch.zeros_like(ids), None), seed=0).per_sample.mean()
 
 
-class _Reference(nn.Module):
+class ReferenceMAE(nn.Module):
     """The clone's model; it draws its own mask."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -86,7 +107,8 @@ class _Reference(nn.Module):
         return self.model(images)[0]
 
 
-def _difference(ours: _Ours, theirs: _Reference, images: Tensor) -> float:
+def mae_difference(ours: OurMAE, theirs: ReferenceMAE, images: Tensor) -> float:
+    """Return how far losses and gradients are apart under the same masks."""
     rows, cols = ours.objective.encoder.grid(images.shape[-2], images.shape[-1])
     noise = noise_that_keeps(ours.keep(images), rows * cols, largest=False)
     pairs = {
@@ -124,7 +146,7 @@ def _reference_name(name: str) -> str:
     return f"decoder_{rest}"
 
 
-def _flops(config: VitConfig, settings: MAEConfig) -> float:
+def mae_flops(config: VitConfig, settings: MAEConfig) -> float:
     """Return operations of a training step for one image: encoder on kept tokens, decoder on all."""
     rows, cols = (side // config.patch_size for side in config.image_size)
     num, width = rows * cols, settings.decoder_width

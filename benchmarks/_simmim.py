@@ -19,7 +19,15 @@ from benchmarks._compare import Absent, Candidate, Comparison
 from benchmarks._reference import SWIN_URL, load_swin_simmim, missing
 from benchmarks._steps import Work, candidate, difference, scramble
 
-__all__ = ["pooled_target", "simmim_rows", "target_row"]
+__all__ = [
+    "our_simmim",
+    "pooled_target",
+    "reference_simmim",
+    "simmim_difference",
+    "simmim_flops",
+    "simmim_rows",
+    "target_row",
+]
 
 _WINDOW = 47
 _BARS = {("cpu", 0): 1.1, ("cuda", 0): 1.5, ("cpu", _WINDOW): 2.2, ("cuda", _WINDOW): 3.0}
@@ -61,7 +69,7 @@ def pooled_target(images: Tensor, window: int) -> Tensor:
     return (images - mean) / (variance + 1e-6).sqrt()
 
 
-class _Ours(nn.Module):
+class OurSimMIM(nn.Module):
     """Our objective on fixed sample ids, masks drawn in every step."""
 
     def __init__(self, objective: SimMIM, ids: Tensor) -> None:
@@ -102,7 +110,7 @@ class _Timm(nn.Module):
         return error.sum() / (pixels.sum() + 1e-5) / 3
 
 
-class _Reference(nn.Module):
+class ReferenceSimMIM(nn.Module):
     """The reference's own SimMIM on ready masks."""
 
     def __init__(self, model: nn.Module, mask: Tensor) -> None:
@@ -115,15 +123,15 @@ class _Reference(nn.Module):
 
 
 def _step_row(work: Work, window: int, swin: Path | None) -> Comparison:
-    ours, config, mask = _ours(work, window)
+    ours, config, mask = our_simmim(work, window)
     timm = _timm(ours, config, mask, window).to(work.device.torch)
     peers: dict[str, nn.Module] = {"timm": timm}
     absent = missing("reference", "--swin", SWIN_URL, swin, "models/simmim.py")
     if absent is None and swin is not None:
-        peers["reference"] = _reference(ours, config, mask, window, swin).to(work.device.torch)
+        peers["reference"] = reference_simmim(ours, config, mask, window, swin).to(work.device.torch)
     images = work.images(config.image_size[0])
     few = work.images(config.image_size[0], work.check_batch)
-    flops = work.batch * (encoder_cost(config).training_flops + _head_flops(config))
+    flops = work.batch * simmim_flops(config)
     bar = _BARS[work.device.torch.type, window]
     target = f"target normalised by {window} pixels" if window else "raw pixels"
     name = ours.objective.encoder.spec.name
@@ -140,7 +148,7 @@ def _step_row(work: Work, window: int, swin: Path | None) -> Comparison:
     )
 
 
-def _ours(work: Work, window: int) -> tuple[_Ours, SwinConfig, Tensor]:
+def our_simmim(work: Work, window: int) -> tuple[OurSimMIM, SwinConfig, Tensor]:
     """Our step with scrambled weights, and the mask that it will draw."""
     torch.manual_seed(0)
     encoder = create("swinv2_tiny" if work.quick else "swinv2_b")
@@ -151,10 +159,10 @@ def _ours(work: Work, window: int) -> tuple[_Ours, SwinConfig, Tensor]:
     ids = torch.arange(max(work.batch, work.check_batch), device=work.device.torch)
     grid = Grid(*encoder.grid(*config.image_size))
     mask = objective.strategy.sample(grid, ids, seed=0, epoch=0).mask
-    return _Ours(objective, ids).to(work.device.torch), config, mask
+    return OurSimMIM(objective, ids).to(work.device.torch), config, mask
 
 
-def _timm(ours: _Ours, config: SwinConfig, mask: Tensor, window: int) -> _Timm:
+def _timm(ours: OurSimMIM, config: SwinConfig, mask: Tensor, window: int) -> _Timm:
     from timm.models.swin_transformer_v2 import SwinTransformerV2
 
     encoder = SwinTransformerV2(
@@ -173,7 +181,8 @@ def _timm(ours: _Ours, config: SwinConfig, mask: Tensor, window: int) -> _Timm:
     return timm
 
 
-def _reference(ours: _Ours, config: SwinConfig, mask: Tensor, window: int, path: Path) -> _Reference:
+def reference_simmim(ours: "OurSimMIM", config: SwinConfig, mask: Tensor, window: int, path: Path) -> "ReferenceSimMIM":
+    """Return the clone's model with our weights, on ready masks."""
     model, _ = load_swin_simmim(
         path,
         target_window=window,
@@ -195,7 +204,7 @@ def _reference(ours: _Ours, config: SwinConfig, mask: Tensor, window: int, path:
         )
     _copy_heads(ours, cast(nn.Parameter, encoder.mask_token), cast(nn.Sequential, model.decoder)[0])
     rows, cols = (side // config.patch_size for side in config.image_size)
-    return _Reference(model, mask.unflatten(1, (rows, cols)).float())
+    return ReferenceSimMIM(model, mask.unflatten(1, (rows, cols)).float())
 
 
 def _reference_name(name: str) -> str:
@@ -206,7 +215,7 @@ def _reference_name(name: str) -> str:
     return f"layers.{int(stage) - 1}.{rest}"
 
 
-def _copy_heads(ours: _Ours, token: nn.Parameter, head: nn.Module) -> None:
+def _copy_heads(ours: OurSimMIM, token: nn.Parameter, head: nn.Module) -> None:
     with torch.no_grad():
         token.copy_(ours.objective.mask_token.view_as(token))
         for name, parameter in head.named_parameters():
@@ -228,6 +237,16 @@ def _pairs(peer: str) -> dict[str, str]:
         "objective.mask_token": "model.encoder.mask_token",
         "objective.head.weight": "model.decoder.0.weight",
     }
+
+
+def simmim_difference(ours: OurSimMIM, theirs: nn.Module, images: Tensor) -> float:
+    """Return how far losses and gradients of ours and the clone's are apart."""
+    return difference(ours, theirs, images, _pairs("reference"))
+
+
+def simmim_flops(config: SwinConfig) -> int:
+    """Return the operations of a training step for one image."""
+    return encoder_cost(config).training_flops + _head_flops(config)
 
 
 def _head_flops(config: SwinConfig) -> int:
