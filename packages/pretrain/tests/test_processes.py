@@ -36,7 +36,8 @@ def over_processes(in_processes, tmp_path, shards):
         said = in_processes(num, RUN, tmp_path / name, *shards, json.dumps(config_to_json(config)), micro)
         seen = [json.loads(out.splitlines()[-1]) for out in said]
         steps = [
-            [sum((of_rank[step][part] for of_rank in seen), []) for part in (0, 1)] for step in range(len(seen[0]))
+            [[one for of_rank in seen for one in of_rank[step][part]] for part in (0, 1)]
+            for step in range(len(seen[0]))
         ]
         logs = [[line for line in out.splitlines() if line.startswith("said: ")] for out in said]
         return tmp_path / name, steps, logs

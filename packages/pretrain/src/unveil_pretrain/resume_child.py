@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from unveil_backbones.errors import BackboneError
+from unveil_masking import MaskingError
 
 from unveil_pretrain import checkpointing, loop
 from unveil_pretrain.data import Batch
+from unveil_pretrain.errors import PretrainError
 from unveil_pretrain.objectives.base import Objective
 from unveil_pretrain.run import DeviceName, Run
 from unveil_pretrain.stored_config import config_from_json
@@ -75,18 +79,22 @@ def compute(child: ChildRun) -> None:
 
     setattr(loop, "train_step", watched)  # noqa: B010
     setattr(checkpointing, "save_train_state", cut_short)  # noqa: B010
-    loop.train(
-        config_from_json(child.config),
-        out=child.out,
-        train_data=child.train_data,
-        val_data=child.val_data,
-        device=child.device,
-        num_workers=child.num_workers,
-        micro_batch_size=child.micro_batch_size,
-        loggers=(),
-        log=lambda _: None,
-        progress=False,
-    )
+    try:
+        loop.train(
+            config_from_json(child.config),
+            out=child.out,
+            train_data=child.train_data,
+            val_data=child.val_data,
+            device=child.device,
+            num_workers=child.num_workers,
+            micro_batch_size=child.micro_batch_size,
+            loggers=(),
+            log=lambda _: None,
+            progress=False,
+        )
+    except (PretrainError, BackboneError, MaskingError) as error:
+        sys.stderr.write(f"pretrain: error: {error}\n")
+        raise SystemExit(2) from None
 
 
 class _Watched:
