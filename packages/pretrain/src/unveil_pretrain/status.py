@@ -165,9 +165,9 @@ def _further(row: Mapping[str, Any]) -> list[str]:
             continue
         view = name.removesuffix("_loss")
         above = row.get(f"{view}_gap")
-        gap = (
-            "" if above is None else f"; the loss exceeds it by {above:+.4f} ± {row[f'{view}_gap_standard_error']:.2g}"
-        )
+        gap = ""
+        if above is not None:
+            gap = f"; the loss exceeds it by {above:+.4f} ± {row[f'{view}_gap_standard_error']:.2g}, paired"
         lines.append(f"  {view:11s} {value:.4f}" + ("" if error is None else f" ± {error:.2g}") + gap)
     return lines
 
