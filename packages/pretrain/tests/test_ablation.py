@@ -33,11 +33,10 @@ def test_other_words_are_no_cells(text):
 
 def test_every_shape_answers_every_question_once():
     cells = cells_of([WHOLE, HALF, HALF_TWICE], equal_time=True, variants=["reconstruct"], seeds=[0, 1])
-    assert len({cell.name for cell in cells}) == len(cells) == 2 * (3 + 2 + 2)
+    assert len({cell.name for cell in cells}) == len(cells) == 2 * (3 + 2 + 1)
     assert cells[0].name == "mask0_batch1x_samples_seed0"
-    assert [cell.group for cell in cells[3:7]] == [
-        "mask50_batch1x_time", "mask50_batch2x_time", "mask50_batch1x_samples_reconstruct",
-        "mask50_batch2x_samples_reconstruct",
+    assert [cell.group for cell in cells[3:6]] == [
+        "mask50_batch1x_time", "mask50_batch2x_time", "mask50_batch2x_samples_reconstruct",
     ]  # fmt: skip
 
 
@@ -71,6 +70,34 @@ def test_the_paper_scales_the_rate_with_the_batch_and_keeps_the_warm_up_in_sampl
     assert config.lr == 4 * base.lr
     assert config.warmup_steps * config.batch_size == pytest.approx(base.warmup_steps * base.batch_size, rel=1e-3)
     assert config.checkpoint_every == 0
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes"),
+    [
+        ("reconstruct", {"mask_ratio": 0.5, "reconstruction_weight": 1.0}),
+        ("text_random", {"mask_ratio": 0.5, "text_masking": "random", "text_keep": 12}),
+        ("text_priority", {"mask_ratio": 0.5, "text_masking": "priority", "text_keep": 12}),
+        ("resize", {"mask_ratio": 0.5, "image_reduction": "resize"}),
+        ("tuned", {"mask_ratio": 0.0}),
+    ],
+)
+def test_a_variant_changes_what_its_name_says(variant, changes):
+    base = replace(tiny_flip(), steps=400)
+    cell = Cell(shape=HALF_TWICE, budget="samples", variant=variant)
+    config = config_of(cell, base, reference=WHOLE, steps=200)
+    assert config.objective == replace(base.objective, **changes)
+    assert (config.steps, config.batch_size) == ((20 if variant == "tuned" else 200), 64)
+    assert config.base_lr == (base.base_lr / 10 if variant == "tuned" else base.base_lr)
+
+
+def test_variants_belong_to_the_masked_cells_with_a_larger_batch():
+    def varied(shapes):
+        cells = cells_of(shapes, equal_time=False, variants=["tuned"], seeds=[0])
+        return [cell.shape for cell in cells if cell.variant == "tuned"]
+
+    assert varied([WHOLE, HALF, HALF_TWICE]) == [HALF_TWICE]
+    assert varied([WHOLE, HALF]) == [HALF]
 
 
 def test_operations_of_cells_do_not_depend_on_the_batch():
@@ -168,17 +195,18 @@ def test_a_dry_run_writes_nothing(tmp_path, shards, capsys):
 
 def test_cells_are_runs_that_continue_and_are_compared(tmp_path, shards, capsys):
     out = tmp_path / "a"
-    ablate(out, shards, "--no-equal-time")
+    ablate(out, shards, "--no-equal-time", "--variants", "tuned")
     first = capsys.readouterr()
     assert "Equal samples, larger batch" in first.out
+    assert "What tuned changes in the same cell" in first.out
     assert json.loads((out / "results.json").read_text())["failures"] == {}
     assert (out / "tables.md").read_text().startswith("**All cells")
     run = json.loads((out / "cells" / "mask50_batch2x_samples_seed0" / "run.json").read_text())
     assert run["identity"]["config"]["batch_size"] == 8
-    ablate(out, shards, "--no-equal-time")
+    ablate(out, shards, "--no-equal-time", "--variants", "tuned")
     again = capsys.readouterr()
     assert again.out == first.out
-    assert again.err.count("is finished") == 2
+    assert again.err.count("is finished") == 3
     with pytest.raises(SystemExit):
         ablate(out, shards, "--no-equal-time", "--base-lr", "0.5")
     assert "base_lr is 0.5 now and was" in capsys.readouterr().err

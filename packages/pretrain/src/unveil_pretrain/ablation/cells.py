@@ -69,8 +69,9 @@ def parse_shape(text: str) -> Shape:
 def cells_of(shapes: list[Shape], *, equal_time: bool, variants: list[Variant], seeds: list[int]) -> tuple[Cell, ...]:
     """All cells, the reference (the first shape, which no other may repeat) first.
 
-    Every shape is trained for equal samples, all but the reference also for equal time; variants are trained like the
-    equal-samples cells of masked shapes, as in tables 1c, 1e and 1f.
+    Every shape is trained for equal samples, all but the reference also for equal time. Variants are trained like the
+    equal-samples cells of masked shapes: those with a larger batch, as in tables 1c, 1e and 1f, or all where there are
+    none.
 
     Raises:
         ConfigError: there is no second shape or variant, a shape or seed is given twice, or tuning has no masked cell.
@@ -81,8 +82,12 @@ def cells_of(shapes: list[Shape], *, equal_time: bool, variants: list[Variant], 
     if equal_time:
         first += [Cell(shape=shape, budget="time") for shape in shapes[1:]]
     for variant in dict.fromkeys(variants):
-        masked = [shape for shape in shapes if shape.mask_ratio > 0.0]
-        first += [Cell(shape=shape, budget="samples", variant=variant) for shape in masked]
+        first += [Cell(shape=shape, budget="samples", variant=variant) for shape in _varied(shapes)]
     if len(first) < 2:
         raise ConfigError("one cell compares nothing; give a second one, as in --cells 0x1 0.5x1, or a variant")
     return tuple(replace(cell, seed=seed) for seed in seeds for cell in first)
+
+
+def _varied(shapes: list[Shape]) -> list[Shape]:
+    masked = [shape for shape in shapes if shape.mask_ratio > 0.0]
+    return [shape for shape in masked if shape.multiple > shapes[0].multiple] or masked

@@ -13,6 +13,8 @@ from unveil_pretrain.ablation.cells import Cell, Shape
 from unveil_pretrain.config import FlipConfig
 from unveil_pretrain.errors import ConfigError, ResumeError
 from unveil_pretrain.loop import train
+from unveil_pretrain.objectives.flip import FLIPConfig
+from unveil_pretrain.recipes.flip import unmasked
 from unveil_pretrain.run import DeviceName, choose_device
 
 __all__ = ["Places", "config_of", "measure_steps", "seconds_of_steps", "steps_of"]
@@ -37,8 +39,8 @@ class Places:
     log: Callable[[str], None]
     """Receives lines about what happens."""
 
-    def train(self, config: FlipConfig, folder: Path) -> Path:
-        """Run or continue one cell; gives its last checkpoint."""
+    def train(self, config: FlipConfig, folder: Path, initial: Path | None = None) -> Path:
+        """Run or continue one cell, perhaps from another's weights; gives its last checkpoint."""
         return train(
             config,
             out=folder,
@@ -47,7 +49,9 @@ class Places:
             device=self.device,
             num_workers=self.num_workers,
             log=lambda line: self.log(f"  {line}"),
+            loggers=(),
             progress=False,
+            initial=initial,
         )
 
 
@@ -74,16 +78,16 @@ def config_of(cell: Cell, base: FlipConfig, *, reference: Shape, steps: int) -> 
     """The recipe with the cell's mask, batch, length and seed.
 
     The learning rate follows the batch (FLIP, table 10); the warm-up and what happens every so many steps keep their
-    share of the run.
+    share of the run. A "tuned" cell is the stage after the plain cell, whole images at a lower rate (table 1e).
     """
     of_reference = base.steps
 
     def scaled(count: int) -> int:
         return max(1, round(count * steps / of_reference)) if count else 0
 
-    return replace(
+    config = replace(
         base,
-        objective=replace(base.objective, mask_ratio=cell.shape.mask_ratio),
+        objective=_objective(cell, base.objective),
         batch_size=base.batch_size * cell.shape.multiple // reference.multiple,
         steps=steps,
         warmup_steps=scaled(base.warmup_steps),
@@ -91,10 +95,27 @@ def config_of(cell: Cell, base: FlipConfig, *, reference: Shape, steps: int) -> 
         checkpoint_every=scaled(base.checkpoint_every),
         seed=cell.seed,
     )
+    return unmasked(config) if cell.variant == "tuned" else config
+
+
+def _objective(cell: Cell, base: FLIPConfig) -> FLIPConfig:
+    """The objective with the cell's mask and variant."""
+    masked = replace(base, mask_ratio=cell.shape.mask_ratio)
+    match cell.variant:
+        case "reconstruct":
+            return replace(masked, reconstruction_weight=base.reconstruction_weight or 1.0)
+        case "text_random":
+            return replace(masked, text_masking="random", text_keep=max(1, base.text_length // 2))
+        case "text_priority":
+            return replace(masked, text_masking="priority", text_keep=max(1, base.text_length // 2))
+        case "resize":
+            return replace(masked, image_reduction="resize")
+        case _:
+            return masked
 
 
 def measure_steps(
-    shapes: list[Shape], base: FlipConfig, places: Places, *, reference: Shape, steps: int, rounds: int = 2
+    shapes: list[Shape], base: FlipConfig, places: Places, *, reference: Shape, steps: int, rounds: int
 ) -> dict[Shape, float]:
     """Seconds of one training step of each shape: short runs in turn, so that a slow moment meets all of them.
 

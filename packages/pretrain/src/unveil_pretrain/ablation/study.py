@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unveil_backbones.errors import BackboneError
@@ -46,6 +46,8 @@ class Ablation:
     """How images are seen when masked cells are scored."""
     calibration_steps: int
     """Steps of each short run that measures the time of a step."""
+    calibration_rounds: int
+    """How often each of these is repeated."""
     places: Places
 
     @property
@@ -81,7 +83,9 @@ class Ablation:
     def _cell(self, cell: Cell, steps: int) -> CellScores:
         """The scores of one cell; trains what is missing."""
         config = config_of(cell, self.base, reference=self.reference, steps=steps)
-        checkpoint = self.places.train(config, self.places.out / "cells" / cell.name)
+        folders = self.places.out / "cells"
+        initial = folders / replace(cell, variant="plain").name if cell.variant == "tuned" else None
+        checkpoint = self.places.train(config, folders / cell.name, initial)
         folder, sha256 = self.places.out / "scores", checkpoint_sha256(checkpoint)
         data_hash = ShardDataset(self.places.val_data).content_hash
         found = read_scores(folder, cell, checkpoint_sha256=sha256, data_hash=data_hash)
@@ -89,7 +93,7 @@ class Ablation:
             scores = score_pair(
                 checkpoint,
                 self.places.val_data,
-                views=self.views if cell.shape.mask_ratio > 0.0 else ("full",),
+                views=self.views if cell.shape.mask_ratio > 0.0 and cell.variant != "resize" else ("full",),
                 mask_ratio=cell.shape.mask_ratio,
                 seed=self.base.val_mask_seed,
                 batch_size=self.base.batch_size,
@@ -112,9 +116,7 @@ class Ablation:
             if str(shape) in record
         }
         if timed and not {self.reference, *timed} <= set(known):
-            self.places.log(
-                f"measuring the time of a step: {self.calibration_steps} steps of each cell, twice, in turn"
-            )
+            self.places.log(f"measuring the time of a step: {self.calibration_steps} steps of each cell, in turn")
             # All of them again: times of different days must not be mixed.
             known = measure_steps(
                 [self.reference, *(shape for shape in timed if shape != self.reference)],
@@ -122,6 +124,7 @@ class Ablation:
                 self.places,
                 reference=self.reference,
                 steps=self.calibration_steps,
+                rounds=self.calibration_rounds,
             )
         self._write_record({str(shape): value for shape, value in known.items()})
         return known

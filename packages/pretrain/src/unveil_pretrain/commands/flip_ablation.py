@@ -45,6 +45,8 @@ class AblationOptions:
     """Seeds of each cell; more than one shows the spread between training runs."""
     calibration_steps: int = 12
     """Steps of the short runs that measure how long a step takes."""
+    calibration_rounds: int = 2
+    """How often they are repeated, in turn; the median counts."""
     device: DeviceName = "auto"
     """Where to compute; auto takes CUDA where there is one."""
     num_workers: int = 0
@@ -79,6 +81,7 @@ def run(given: Sequence[str]) -> int:
         cells=cells,
         views=options.views,
         calibration_steps=options.calibration_steps,
+        calibration_rounds=options.calibration_rounds,
         places=Places(
             out=options.out,
             train_data=options.train_data,
@@ -110,11 +113,8 @@ def _planned(cells: Sequence[Cell], base: FlipConfig, shapes: list[Shape]) -> st
         steps = None if cell.budget == "time" else steps_of(cell, base, shapes[0], {})
         config = config_of(cell, base, reference=shapes[0], steps=steps or base.steps)
         share = flops[cell.shape]
-        length = (
-            "steps from the measured time"
-            if steps is None
-            else f"{steps:,} steps, {steps * config.batch_size:,} samples"
-        )
+        samples = f"{config.steps:,} steps, {config.steps * config.batch_size:,} samples"
+        length = "steps from the measured time" if steps is None else samples
         cost = "" if share is None else f", {share:.2f}× the operations per sample"
         lines.append(f"{cell.name}: batch {config.batch_size}, {length}, learning rate {config.lr:.3g}{cost}")
     return "\n".join(lines)
