@@ -17,8 +17,8 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "mim": "RECIPE --out DIR --train-data SHARDS --val-data SHARDS [--steps N] ...\n"
         "masked image modelling; `pretrain mim RECIPE --help` lists every setting",
-        "flip": "RECIPE --out DIR --train-data SHARDS --val-data SHARDS [--steps N] ...\n"
-        "image-text training with masks; likewise",
+        "flip": "RECIPE --out DIR --train-data SHARDS --val-data SHARDS [--from CKPT --stage unmasked] ...\n"
+        "image-text training with masks, and unmasked tuning after it; likewise",
         "plan": "--recipes RECIPE ... [--fractions ...] [--steps ...] [--gpu-hours H] [--out PLAN.json] ...\n"
         "choose the cells of a study within a budget; says what they cost, where they over-fit and what they will show",
         "sweep": "PLAN.json --out DIR --train-data SHARDS --val-data SHARDS [--jobs N] [--executor slurm] ...\n"

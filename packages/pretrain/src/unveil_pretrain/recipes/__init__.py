@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import get_args
 
 from unveil_pretrain.config import FlipConfig, MimConfig
-from unveil_pretrain.recipes.flip import FLIP_CELLS, SCALING_AXES, flip_b16, unmasked
+from unveil_pretrain.recipes.flip import FLIP_CELLS, LENGTHS, SCALING_AXES, FlipData, flip_b16, unmasked
 from unveil_pretrain.recipes.mae import mae_vit_b16, mae_vit_h14, mae_vit_l16, mae_vit_s16
 from unveil_pretrain.recipes.other import (
     beit_vit_b16,
@@ -108,11 +108,14 @@ FLIP_RECIPES: Mapping[str, Callable[[], FlipConfig]] = MappingProxyType(
 
 
 def patterns(names: Iterable[str]) -> list[str]:
-    """The names, those of the study's 75 cells as one pattern for each size."""
+    """The names, those of a paper's cells as one pattern for each size."""
     found: dict[str, None] = {}
     for name in names:
         if name in SIMMIM_CELLS:
             size, data, length = name.split("_")[2], ",".join(get_args(Data)), ",".join(get_args(Length))
             name = f"simmim_swinv2_{size}_{{{data}}}_{{{length}}}"
+        elif name in FLIP_CELLS:
+            kind, model = name.split("_")[:2]
+            name = f"{kind}_{model}_{{{','.join(get_args(FlipData))}}}_{{{','.join(LENGTHS)}}}"
         found[name] = None
     return list(found)

@@ -6,14 +6,23 @@ number of samples is rounded up to whole batches.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from types import MappingProxyType
 from typing import Final, Literal
 
 from unveil_pretrain.config import FlipConfig
 from unveil_pretrain.objectives.flip import FLIPConfig
 
-__all__ = ["FLIP_CELLS", "SCALING_AXES", "FlipData", "FlipModel", "clip_cell", "flip_b16", "flip_cell", "unmasked"]
+__all__ = [
+    "FLIP_CELLS",
+    "LENGTHS",
+    "SCALING_AXES",
+    "FlipData",
+    "FlipModel",
+    "clip_cell",
+    "flip_b16",
+    "flip_cell",
+    "unmasked",
+]
 
 FlipModel = Literal["b16", "l16", "h14"]
 FlipData = Literal["laion400m", "laion2b"]
@@ -36,7 +45,7 @@ _TOWERS: Final[Mapping[FlipModel, _Towers]] = MappingProxyType(
 )
 _BASE_LR: Final[Mapping[FlipData, float]] = MappingProxyType({"laion400m": 4e-6, "laion2b": 2e-6})
 
-_LENGTHS: Final[Mapping[str, int]] = MappingProxyType(
+LENGTHS: Final[Mapping[str, int]] = MappingProxyType(
     {"2.56b": 2_560_000_000, "5.12b": 5_120_000_000, "12.8b": 12_800_000_000, "25.6b": 25_600_000_000}
 )
 """Samples: 6.4, 12.8, 32 and 64 epochs of LAION-400M."""
@@ -90,7 +99,7 @@ def clip_cell(model: FlipModel, data: FlipData, samples: int) -> FlipConfig:
 
 def flip_b16() -> FlipConfig:
     """FLIP's ViT-B/16 (tables 2, 9 and 10): LAION-400M, 50 % masking, batch 64k, 12.8 billion samples."""
-    return flip_cell("b16", "laion400m", _LENGTHS["12.8b"])
+    return flip_cell("b16", "laion400m", LENGTHS["12.8b"])
 
 
 def unmasked(config: FlipConfig) -> FlipConfig:
@@ -122,14 +131,33 @@ def unmasked(config: FlipConfig) -> FlipConfig:
     )
 
 
+def _cell(kind: Literal["flip", "clip"], model: FlipModel, data: FlipData, length: str) -> Callable[[], FlipConfig]:
+    """The recipe of one cell."""
+    make = flip_cell if kind == "flip" else clip_cell
+
+    def recipe() -> FlipConfig:
+        return make(model, data, LENGTHS[length])
+
+    name, shown = (
+        f"{kind}_{model}_{data}_{length}",
+        "50 % masking, batch 64k" if kind == "flip" else "no mask, batch 16k",
+    )
+    recipe.__name__ = recipe.__qualname__ = name
+    size, pairs = f"ViT-{model[0].upper()}/{model[1:]}", data.upper().replace("LAION", "LAION-")
+    recipe.__doc__ = f"{kind.upper()} (arXiv:2212.00794): {size}, {pairs}, {length[:-1]} billion samples, {shown}."
+    return recipe
+
+
 def _cells() -> dict[str, Callable[[], FlipConfig]]:
-    found: dict[str, Callable[[], FlipConfig]] = {}
-    for kind, make in (("flip", flip_cell), ("clip", clip_cell)):
-        for model in _TOWERS:
-            for data in _BASE_LR:
-                for length, samples in _LENGTHS.items():
-                    found[f"{kind}_{model}_{data}_{length}"] = partial(make, model, data, samples)
-    return found
+    kinds: tuple[Literal["flip", "clip"], ...] = ("flip", "clip")
+    recipes = [
+        _cell(kind, model, data, length)
+        for kind in kinds
+        for model in _TOWERS
+        for data in _BASE_LR
+        for length in LENGTHS
+    ]
+    return {recipe.__name__: recipe for recipe in recipes}
 
 
 FLIP_CELLS: Final[Mapping[str, Callable[[], FlipConfig]]] = MappingProxyType(_cells())
