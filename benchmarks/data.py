@@ -79,7 +79,8 @@ def _comparisons(
         num_samples=chosen.samples // chosen.batch * chosen.batch,
     )
     size = sum(path.stat().st_size for path in images) / len(images) / 1e3
-    title = f"{folder.name}: {len(images)} JPEG files of {size:.0f} kB, crops {task.scale} to {task.size}"
+    name = f"{folder.parent.name}/{folder.name}"
+    title = f"{name}: {len(images)} JPEG files of {size:.0f} kB, crops {task.scale} to {task.size}"
     largest, mean = _differences(task, len(images))
     note = (
         f"views differ by {mean:.4f} of 255 in the mean, at most {largest[0]:.3f} in the mean of one, "

@@ -4,9 +4,13 @@ import io
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from benchmarks import _data_peers, data
+
+# webdataset leaves the files of its shards to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def folder_of_images(root):

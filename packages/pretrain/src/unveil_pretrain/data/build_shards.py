@@ -166,6 +166,8 @@ def _finish(
         shards=tuple(records),
     )
     _write_text(config.out / INDEX_NAME, index_to_json(index))
+    for unfinished in config.out.glob(f".{config.name}-*.tar.*.tmp"):  # what a kill left
+        unfinished.unlink()
     for part in (config.out / _PARTS).glob("*.json"):
         part.unlink()
     (config.out / _PARTS).rmdir()
