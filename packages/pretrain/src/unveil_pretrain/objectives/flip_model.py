@@ -163,7 +163,7 @@ class FLIP(Objective):
         self.pair.clip_logit_scale()
 
     def score_samples(self, inputs: Inputs, *, seed: int, chunk_size: int) -> Scored:
-        """Losses within each pool under frozen masks and unmasked; vectors of whole images and of all captions.
+        """Losses within each pool under frozen masks and unmasked; vectors of both and of all captions, for retrieval.
 
         The unmasked view, and the vectors, do not depend on the mask and are given for the first mask only.
         """
@@ -188,7 +188,8 @@ class FLIP(Objective):
         ])  # fmt: skip
         counts = torch.tensor([len(of_image) for of_image in captions], device=vectors.device)
         losses["unmasked"] = self._by_pool(whole, vectors[counts.cumsum(0) - counts])
-        return Scored(losses=losses, rows=retrieval_rows({"": whole}, vectors, captions))
+        shortened = {"masked": images} if self.card().realised_ratio > 0.0 else {}
+        return Scored(losses=losses, rows=retrieval_rows({"": whole, **shortened}, vectors, captions))
 
     def validation_losses(self, inputs: Inputs, *, seed: int, chunk_size: int) -> dict[str, Float[Tensor, " b"]]:
         """The losses of `score_samples`."""
