@@ -38,7 +38,7 @@ class RunConfig:
     steps: int
     """Number of optimiser updates."""
     batch_size: int
-    """Images per update."""
+    """Images per update, over all processes; open_clip's flag of this name is per GPU."""
     num_unique: int = 0
     """Number of training images to use, a seeded subset; 0 uses all. A smaller subset lies in a larger one."""
     seed: int = 0

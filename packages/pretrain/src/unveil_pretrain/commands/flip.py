@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from unveil_pretrain.commands.open_clip_flags import from_open_clip
 from unveil_pretrain.commands.parsing import parse
 from unveil_pretrain.commands.training import Place, open_place, recipe_named, start
 from unveil_pretrain.config import FlipConfig
@@ -43,11 +44,12 @@ class FlipCommand:
 
 
 def run(given: Sequence[str]) -> int:
-    """Train what the recipe and the flags say."""
+    """Train what the recipe and the flags say; flags may have open_clip's names where they mean the same."""
+    words = from_open_clip(given[1:])
     prog = f"pretrain flip {given[0] if given else ''}"
     default = FlipCommand(place=open_place(), beginning=Beginning(), config=recipe_named("flip", FLIP_RECIPES, given))
-    command = parse(FlipCommand, given[1:], prog=prog, default=default)
+    command = parse(FlipCommand, words, prog=prog, default=default)
     if command.beginning.stage == "unmasked":
         # Once more: flags that were given stand, all others have the defaults of the stage.
-        command = parse(FlipCommand, given[1:], prog=prog, default=replace(default, config=unmasked(default.config)))
+        command = parse(FlipCommand, words, prog=prog, default=replace(default, config=unmasked(default.config)))
     return start(command.config, command.place, ("pretrain", "flip", *given), initial=command.beginning.initial)
