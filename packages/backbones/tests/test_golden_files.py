@@ -11,7 +11,15 @@ FILES = sorted((Path(__file__).parent / "golden").glob("*.json"))
 
 
 def test_every_reference_is_there():
-    assert [path.stem for path in FILES] == ["dinov2", "huggingface", "mae", "open_clip", "swinv2", "videomae"]
+    assert [path.stem for path in FILES] == [
+        "dinov2",
+        "huggingface",
+        "mae",
+        "open_clip",
+        "simmim_vit",
+        "swinv2",
+        "videomae",
+    ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
