@@ -1,0 +1,66 @@
+"""Peak memory of one thing in a process of its own: ``python -m benchmarks._flip_memory WHAT NUMBERS``.
+
+Prints two numbers: bytes resident before the work, and the most during it. A fresh process is the only honest way on a
+CPU, where freed memory stays with the allocator.
+"""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from unveil_backbones import ensure_torchvision
+from unveil_backbones.pair_presets import create_pair
+from unveil_pretrain.contrastive import info_nce
+
+from benchmarks._clip import OurStep
+
+__all__ = ["main", "peak_of"]
+
+
+def peak_of(*words: str) -> tuple[int, int]:
+    """Bytes before the work and at its peak, of ``main`` with these words in a new process."""
+    command = [sys.executable, "-m", "benchmarks._flip_memory", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    before, peak = done.stdout.split()[-2:]
+    return int(before), int(peak)
+
+
+def main(words: list[str]) -> None:
+    """Do the work once and print the two numbers."""
+    torch.set_num_threads(1)
+    match words:
+        case ["loss", who, batch, width]:
+            ensure_torchvision()
+            from open_clip.loss import ClipLoss
+
+            torch.manual_seed(0)
+            images, texts = (torch.nn.functional.normalize(torch.randn(int(batch), int(width)), dim=1) for _ in "ab")
+            images.requires_grad_()
+            texts.requires_grad_()
+            scale = torch.tensor(14.0, requires_grad=True)
+            before = _resident()
+            loss = ClipLoss()(images, texts, scale) if who == "open_clip" else info_nce(images, texts, scale).mean()
+            loss.backward()
+        case ["step", name, ratio, batch]:
+            torch.manual_seed(0)
+            pair = create_pair(name)
+            config = pair.text.config
+            captions = torch.randint(0, config.vocab_size, (int(batch), config.length))
+            step = OurStep(pair, captions, float(ratio))
+            images = torch.randn(int(batch), 3, *pair.encoder.config.image_size)
+            before = _resident()
+            step(images).backward()
+        case _:
+            raise SystemExit(f"unknown work: {words}")
+    print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+    return pages * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
