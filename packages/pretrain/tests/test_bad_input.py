@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from unveil_backbones import CheckpointError, load
-from unveil_pretrain import ConfigError, DataError, DivergedError, OutputError, loop, scoring, train
+from unveil_pretrain import ConfigError, DataError, DivergedError, OutputError, ResumeError, loop, scoring, train
 from unveil_pretrain.cli import main
 from unveil_pretrain.data import ShardDataset
 
@@ -244,16 +244,19 @@ def test_a_validation_loss_that_is_no_number_is_no_traceback(simmim_config, shar
         run(simmim_config, tmp_path / "run", shards)
 
 
-def test_a_changed_checkpoint_is_not_continued(simmim_config, shards, tmp_path, monkeypatch):
-    half = replace(simmim_config, checkpoint_every=3)
-    run(half, tmp_path / "run", shards)
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step_00000006")
-    state = tmp_path / "run" / "checkpoints" / "step_00000003"
-    with pytest.raises(CheckpointError, match="train_state"):
-        run(half, tmp_path / "run", shards)  # its training state was dropped when step 6 was saved
-    (state / "encoder.safetensors").write_bytes(b"short")
-    with pytest.raises(CheckpointError, match=r"encoder\.safetensors"):
-        run(half, tmp_path / "run", shards)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_continues(mae_config, shards, tmp_path):
+    config = replace(mae_config, checkpoint_every=1, steps=3, gap_images=0)
+    last = run(config, tmp_path / "run", shards)
+    whole = (last / "encoder.safetensors").read_bytes()
+    (last / "encoder.safetensors").write_bytes(b"short")
+    with pytest.raises(ResumeError, match=rf"damaged: .*encoder\.safetensors.*remove {last} and repeat"):
+        run(config, tmp_path / "run", shards)
+    shutil.rmtree(last)
+    assert (run(config, tmp_path / "run", shards) / "encoder.safetensors").read_bytes() == whole
+    shutil.rmtree(last)
+    shutil.rmtree(last.with_name("step_00000002"))
+    with pytest.raises(CheckpointError, match="train_state"):  # its training state was dropped with step 3
+        run(config, tmp_path / "run", shards)
 
 
 def test_configurations_are_checked_when_they_are_made(simmim_config):

@@ -174,11 +174,14 @@ def test_the_checkpoint_tells_its_story(finished):
     assert [point.step for point in read_manifest(out / "checkpoints" / "step_00000003").val] == [2, 3]
 
 
-def test_only_the_newest_training_state_is_kept_and_all_weights(finished):
-    checkpoints = finished[0] / "checkpoints"
-    assert not (checkpoints / "step_00000003" / "train_state").exists()
-    assert (checkpoints / "step_00000006" / "train_state").is_dir()
-    assert load(checkpoints / "step_00000003").manifest.step == 3
+def test_the_newest_two_training_states_are_kept_and_all_weights(mae_config, tmp_path, shards):
+    run(replace(mae_config, checkpoint_every=1, steps=3, gap_images=0), tmp_path / "run", shards)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert sorted(entry.parent.name for entry in checkpoints.glob("*/train_state")) == [
+        "step_00000002",
+        "step_00000003",
+    ]
+    assert load(checkpoints / "step_00000001").manifest.step == 1
 
 
 def test_a_finished_run_says_so_and_changes_nothing(finished, simmim_config, shards):

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from unveil_backbones import Checkpoint, load
+from unveil_backbones import Checkpoint, CheckpointError, load
 
 from unveil_pretrain.checkpointing import save_checkpoint
 from unveil_pretrain.config import FlipConfig, MimConfig, config_to_json
 from unveil_pretrain.costing import cost_basis
 from unveil_pretrain.data import Batch, train_batches
-from unveil_pretrain.errors import DataError, PretrainError
+from unveil_pretrain.errors import DataError, PretrainError, ResumeError
 from unveil_pretrain.journal import count_skipped, record_step
 from unveil_pretrain.loggers import LoggerName, check_loggers
 from unveil_pretrain.record import RunFolder, about_run
@@ -107,7 +107,7 @@ def train(
 
     with joined(world, place), _at_home(folder, identity, about, world):
         last = world.first_says(folder.last_checkpoint)
-        checkpoint = None if last is None else load(last)
+        checkpoint = None if last is None else _read(last)
         if checkpoint is not None and checkpoint.manifest.step >= config.steps:
             if world.writes:
                 log(f"{out} is finished: step {checkpoint.manifest.step} of {config.steps}, {checkpoint.path}")
@@ -126,6 +126,21 @@ def train(
                 said = ", ".join(f"{count} {name.removeprefix('captions_')}" for name, count in changes.items())
                 log(f"captions as they were shown: {said}; metrics.jsonl counts them step by step")
     return folder.checkpoint_path(config.steps)
+
+
+def _read(path: Path) -> Checkpoint:
+    """The checkpoint to continue from. A damaged one is not passed over in silence: steps would be lost unnoticed.
+
+    Raises:
+        ResumeError: it is damaged; names what to remove.
+    """
+    try:
+        return load(path)
+    except CheckpointError as error:
+        raise ResumeError(
+            f"the newest checkpoint is damaged: {error}; or remove {path} and repeat the command, which then continues "
+            "from the checkpoint before"
+        ) from error
 
 
 @contextmanager

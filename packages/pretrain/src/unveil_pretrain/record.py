@@ -84,18 +84,25 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """The checkpoint directory of the highest step, or None."""
+        return next(iter(self.checkpoints()), None)
+
+    def checkpoints(self) -> list[Path]:
+        """All checkpoint directories, from the highest step to the lowest."""
         found = [
             entry
             for entry in (self.path / "checkpoints").glob("step_*")
             if re.fullmatch(r"step_\d+", entry.name) and (entry / MANIFEST_NAME).is_file()
         ]
-        return max(found, key=lambda entry: int(entry.name.removeprefix("step_")), default=None)
+        return sorted(found, key=lambda entry: int(entry.name.removeprefix("step_")), reverse=True)
 
     def drop_old_train_states(self) -> None:
-        """Keep only the newest checkpoint's training state: weights are worth keeping, old optimisers are not."""
-        newest = self.last_checkpoint()
+        """Keep the training states of the newest two checkpoints, so that damage to one does not end the run.
+
+        Weights are worth keeping, older optimisers are not.
+        """
+        newest = self.checkpoints()[:2]
         for entry in (self.path / "checkpoints").glob(f"step_*/{TRAIN_STATE}"):
-            if entry.parent != newest:
+            if entry.parent not in newest:
                 shutil.rmtree(entry)
 
     def rewind(self, step: int) -> None:
@@ -165,7 +172,7 @@ class RunFolder:
             raise _not_writable(self.path, error) from error
         with stream:
             try:
-                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EAGAIN):
                     raise OutputError(
