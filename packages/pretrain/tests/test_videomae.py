@@ -16,6 +16,7 @@ from unveil_backbones import VideoVitConfig, VideoVitEncoder, create, load
 from unveil_masking import Grid, TubeMask
 from unveil_masking.partition import partition_from_mask
 from unveil_pretrain.cli import main
+from unveil_pretrain.config import config_to_json
 from unveil_pretrain.data import Batch, ClipDataset
 from unveil_pretrain.data.clip_sampling import ClipSettings
 from unveil_pretrain.errors import ConfigError
@@ -25,6 +26,7 @@ from unveil_pretrain.objectives.base import BuildContext, Inputs
 from unveil_pretrain.objectives.videomae import CubeDecoder, VideoMAE, VideoMAEConfig, cube_targets
 from unveil_pretrain.planning.flops import sample_flops
 from unveil_pretrain.recipes import MIM_RECIPES, tiny_videomae, videomae_b16
+from unveil_pretrain.stored_config import config_from_json
 
 GOLDEN = Path(__file__).parents[2] / "backbones" / "tests" / "golden" / "videomae.json"
 CLIPS = ClipSettings(num_frames=4, frame_stride=1)
@@ -311,6 +313,11 @@ def test_the_papers_recipes_and_their_costs():
     decoder = 160 * d * w + 4 * (12 * 1568 * w * w + 2 * 1568 * 1568 * w) + 1408 * w * 1536
     assert flops.num_encoded == 160
     assert flops.parts == {"encoder": 6.0 * encoder, "decoder": 6.0 * decoder}
+
+
+def test_settings_come_back_from_json_with_those_inside():
+    config = replace(tiny_videomae(), objective=small_config(clips=ClipSettings(num_frames=6, clip_crop="resized")))
+    assert config_from_json(json.loads(json.dumps(config_to_json(config)))) == config
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_type_hints
 
 from unveil_pretrain.config import FlipConfig, MimConfig
 from unveil_pretrain.errors import ConfigError, ResumeError
@@ -78,10 +78,18 @@ def _filled(kind: type[_Settings], values: Mapping[str, object]) -> _Settings:
             f"{kind.__name__} has no setting {', '.join(unknown)}; use the version of the package that wrote it, or "
             f"leave it out"
         )
+    hints = get_type_hints(kind)
     try:
-        return kind(**{name: _tuples(value) for name, value in values.items()})
+        return kind(**{name: _value(hints[name], value) for name, value in values.items()})
     except TypeError as error:
         raise ConfigError(f"settings of {kind.__name__} are missing or of another type ({error}); add them") from error
+
+
+def _value(hint: Any, value: object) -> object:
+    """A setting's value; settings within settings are filled like those around them."""
+    if isinstance(value, Mapping) and is_dataclass(hint):
+        return _filled(cast(type[object], hint), cast(Mapping[str, object], value))
+    return _tuples(value)
 
 
 def _tuples(value: object) -> object:
