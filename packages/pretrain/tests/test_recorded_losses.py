@@ -1,8 +1,8 @@
 """Losses of objectives whose authors' code cannot be run beside ours, recorded once on weights made by a formula.
 
-The numbers are those of the formulas written out in test_beit.py, test_splitmask.py, test_ijepa.py and
-test_sparse_simmim.py, on the weights and images below, in float32: a change of masks, vocabulary, positions or
-reduction moves them.
+The numbers are our own, in float32: they guard against change of masks, vocabulary, positions or reduction, and prove
+nothing by themselves. That the losses are right is for test_beit.py, test_splitmask.py, test_ijepa.py and
+test_sparse_simmim.py, which hold them against the formulas.
 """
 
 import golden_numbers as numbers

@@ -37,7 +37,8 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "subset": "DATA --fractions .1 .2 .5 1 --out DIR [--check-leak VALDATA] ...\n"
         "nested, class-balanced lists of samples for --train-list",
         "replay": "RUN [--device cpu]\ncompute a step that failed (failure.json) again and say where its numbers end",
-        "verify-resume": "RECIPE --train-data DATA --val-data DATA [--steps N] ...\nprove that a run which is killed and continued ends with the same bits; names the first difference otherwise",
+        "verify-resume": "RECIPE --train-data DATA --val-data DATA [--steps N] ...\n"
+        "prove that a run which is killed and continued ends with the same bits; names the first difference otherwise",
         "ls": "\nlist the recipes",
     }
 )

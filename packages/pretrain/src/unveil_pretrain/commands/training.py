@@ -36,7 +36,7 @@ class Place:
     device: DeviceName = "auto"
     """Where to compute; auto takes CUDA where there is one."""
     num_workers: int = 0
-    """Processes that decode images; 0 decodes in the training process."""
+    """Threads that read and decode images ahead of training; 0 decodes when a batch is asked for."""
     loggers: tuple[LoggerName, ...] = ("tensorboard",)
     """Where to show the scalars of the run: tensorboard (in OUT/tensorboard), wandb, mlflow, or several of them."""
     micro_batch_size: int = 0
