@@ -6,6 +6,7 @@ from unveil_backbones import save
 from unveil_backbones.flops import count_cost
 from unveil_backbones.manifest import Manifest, Preprocessing
 
+from unveil_pretrain.planning.flops import sample_flops
 from unveil_pretrain.record import git_commit, package_versions
 from unveil_pretrain.run import Run
 from unveil_pretrain.train_state import Position, save_train_state
@@ -56,7 +57,15 @@ def save_checkpoint(run: Run, position: Position) -> None:
 
 
 def _encoder_flops(run: Run, position: Position) -> float:
-    """Floating point operations of the image encoder so far: text tower, decoder and validation are not counted."""
+    """Floating point operations of the trained image encoder so far.
+
+    Text tower, decoder, predictor, an I-JEPA's teacher and validation are not counted; both halves of a SplitMask are,
+    and of sparse SimMIM the visible units alone. An objective that the planner does not know counts with the tokens
+    that it has reported.
+    """
+    known = sample_flops(run.config).parts.get("encoder")
+    if known is not None:
+        return position.samples_seen * known
     encoder, samples = run.objective.encoder, max(1, position.samples_seen)
     kept = position.tokens_seen // samples if encoder.accepts_subset else None
     cost = count_cost(encoder.spec, image_size=run.config.image_size, num_kept=kept)

@@ -18,14 +18,26 @@ from unveil_backbones.flops import block_multiply_adds, count_cost
 from unveil_masking import Grid, RandomMask, TubeMask, UnitMask
 
 from unveil_pretrain.config import FlipConfig, MimConfig
+from unveil_pretrain.objectives.beit import BEiTConfig
 from unveil_pretrain.objectives.flip import FLIPConfig
+from unveil_pretrain.objectives.ijepa import IJEPAConfig
 from unveil_pretrain.objectives.mae import MAEConfig
 from unveil_pretrain.objectives.simmim import SimMIMConfig
+from unveil_pretrain.objectives.sparse_simmim import SparseSimMIMConfig
+from unveil_pretrain.objectives.splitmask import SplitMaskConfig
 from unveil_pretrain.objectives.videomae import VideoMAEConfig
+from unveil_pretrain.planning.objective_flops import (
+    TRAINING,
+    ObjectiveFlops,
+    beit_flops,
+    decoder_multiply_adds,
+    ijepa_flops,
+    sparse_flops,
+    splitmask_flops,
+)
 
 __all__ = ["SampleFlops", "sample_flops"]
 
-_TRAINING = 3 * 2  # a backward pass costs twice the forward pass; two operations for each multiply-add
 _COUNTED_BY_EACH = ("losses and targets", "norms, activations and additions")
 
 
@@ -59,15 +71,23 @@ def sample_flops(config: MimConfig | FlipConfig) -> SampleFlops:
         return _clip_flops(config, config.objective)
     with torch.device("meta"):
         encoder = create(config.encoder, image_size=config.image_size)
+    special = _special_flops(config, encoder)
+    if special is not None:
+        return SampleFlops(
+            parts=special.parts,
+            not_counted=(*_COUNTED_BY_EACH, *special.not_counted),
+            num_parameters=encoder.num_parameters,
+            num_encoded=special.num_encoded,
+        )
     rows, cols = encoder.grid(*config.image_size)
     whole, objective = rows * cols, config.objective
     match objective:
         case SimMIMConfig():
             kept = whole
-            parts = {"pixel head": _TRAINING * _simmim_head(encoder, config.image_size)}
+            parts = {"pixel head": TRAINING * _simmim_head(encoder, config.image_size)}
         case MAEConfig():
             kept = _num_kept(RandomMask(objective.mask_ratio), Grid(rows, cols))
-            parts = {"decoder": _TRAINING * _mae_decoder(encoder, objective, whole, kept)}
+            parts = {"decoder": TRAINING * _mae_decoder(encoder, objective, whole, kept)}
         case FLIPConfig():
             with torch.device("meta"):
                 text = create_text(objective.text, vocab_size=objective.vocab_size, length=objective.text_length).config
@@ -76,8 +96,8 @@ def sample_flops(config: MimConfig | FlipConfig) -> SampleFlops:
                 strategy = UnitMask(encoder.mask_unit, objective.mask_ratio, strategy.rounding)
             kept = _num_kept(strategy, Grid(rows, cols))
             parts = {
-                "text tower": _TRAINING * _text_tower(text),
-                "projections": _TRAINING * (encoder.width + text.width) * objective.embed_dim,
+                "text tower": TRAINING * _text_tower(text),
+                "projections": TRAINING * (encoder.width + text.width) * objective.embed_dim,
             }
         case _:
             return SampleFlops(
@@ -97,6 +117,21 @@ def sample_flops(config: MimConfig | FlipConfig) -> SampleFlops:
     )
 
 
+def _special_flops(config: MimConfig | FlipConfig, encoder: Encoder) -> ObjectiveFlops | None:
+    """Objectives with a way of their own to use the encoder; None for all others."""
+    match config.objective:
+        case SplitMaskConfig():
+            return splitmask_flops(config.objective, encoder, config.image_size)
+        case BEiTConfig():
+            return beit_flops(config.objective, encoder, config.image_size)
+        case IJEPAConfig():
+            return ijepa_flops(config.objective, encoder, config.image_size)
+        case SparseSimMIMConfig():
+            return sparse_flops(config.objective, encoder, config.image_size)
+        case _:
+            return None
+
+
 def _clip_flops(config: MimConfig | FlipConfig, objective: VideoMAEConfig) -> SampleFlops:
     """What one clip costs: as MAE's images, with cubes for patches."""
     num_frames = objective.clips.num_frames
@@ -112,7 +147,7 @@ def _clip_flops(config: MimConfig | FlipConfig, objective: VideoMAEConfig) -> Sa
     decoder = kept * encoder.width * width + blocks + (whole - kept) * width * outputs
     cost = count_cost(encoder.spec, image_size=config.image_size, num_kept=kept)
     return SampleFlops(
-        parts={"encoder": float(cost.training_flops), "decoder": float(_TRAINING * decoder)},
+        parts={"encoder": float(cost.training_flops), "decoder": float(TRAINING * decoder)},
         not_counted=_COUNTED_BY_EACH,
         num_parameters=encoder.num_parameters,
         num_encoded=kept,
@@ -127,10 +162,15 @@ def _simmim_head(encoder: Encoder, image_size: tuple[int, int]) -> int:
 
 def _mae_decoder(encoder: Encoder, config: MAEConfig, whole: int, kept: int) -> int:
     """A projection of the kept tokens, the blocks over all of them, a layer to the hidden pixels."""
-    prefix, width, hidden = encoder.num_prefix_tokens, config.decoder_width, whole - kept
-    blocks = config.decoder_depth * block_multiply_adds(prefix + whole, width)
-    outputs = encoder.patch_size**2 * 3
-    return (prefix + kept) * encoder.width * width + blocks + hidden * width * outputs
+    return decoder_multiply_adds(
+        encoder.width,
+        config.decoder_width,
+        config.decoder_depth,
+        num_prefix=encoder.num_prefix_tokens,
+        num_kept=kept,
+        num_hidden=whole - kept,
+        num_outputs=encoder.patch_size**2 * 3,
+    )
 
 
 def _num_kept(strategy: RandomMask | UnitMask | TubeMask, grid: Grid) -> int:
