@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unveil_pretrain.cli import main
 from unveil_pretrain.data import CaptionCounts, PairDataset, ShardDataset, train_batches
+from unveil_pretrain.data.audit import audit
 from unveil_pretrain.data.captions import captions_of, read_captions
 from unveil_pretrain.data.pairs import inspect_captions
 from unveil_pretrain.errors import ConfigError, DataError
@@ -156,3 +158,19 @@ def test_a_run_says_what_it_did_to_captions(tmp_path, shards, shard_writer, flip
     assert [(row["captions_cleaned"], row["captions_dropped"]) for row in rows] == [(6, 6), (6, 6)]
     assert "captions_cut" not in rows[0]
     assert any("captions as they were shown: 12 cleaned, 12 dropped" in line for line in said)
+
+
+def test_an_audit_counts_them(hostile, tmp_path, capsys):
+    main(["audit", str(hostile.shards[0]), "--json", str(tmp_path / "audit.json")])
+    said = capsys.readouterr().out
+    assert "captions  4, 4 different; 1 samples without one; 1 repaired, 1 cleaned, 1 cut, 1 dropped" in said
+    assert "the first sample without one: " in said
+    written = json.loads((tmp_path / "audit.json").read_text())["captions"]
+    assert written["counts"] == {"shown": 4, "repaired": 1, "cleaned": 1, "cut": 1, "dropped": 1}
+    assert [where.split(": ")[1] for where in written["missing"]] == ["4"]
+
+
+def test_an_audit_of_images_alone_says_nothing_of_captions(shards, tmp_path, shard_writer):
+    good = ShardDataset(shards[0])
+    path = shard_writer(tmp_path / "images.tar", {"a": {"jpg": good.read(0)["jpg"], "json": b'{"class": "x"}'}})
+    assert audit(path).captions is None

@@ -75,6 +75,15 @@ def _summary(report: Audit) -> list[str]:
         lines.append(f"classes   {len(counts):,}, of {min(counts):,} to {max(counts):,} samples")
     else:
         lines.append("classes   none are named; subsets would be balanced over all samples as one class")
+    if report.captions is not None:
+        found, counts = report.captions, report.captions.counts
+        lines.append(
+            f"captions  {counts.shown:,}, {found.num_distinct:,} different; {len(found.missing):,} samples without one"
+            f"; {counts.repaired:,} repaired, {counts.cleaned:,} cleaned, {counts.cut:,} cut, "
+            f"{counts.dropped:,} dropped"
+        )
+        if found.missing:
+            lines.append(f"          the first sample without one: {found.missing[0]}; --json FILE has all")
     return lines
 
 

@@ -15,6 +15,7 @@ from unveil_pretrain.data.datasets import image_extension
 from unveil_pretrain.data.decode import decode
 from unveil_pretrain.data.folder import FolderDataset
 from unveil_pretrain.data.opening import shards_of_folder
+from unveil_pretrain.data.pairs import CAPTION_FILES, CaptionReport, inspect_captions
 from unveil_pretrain.data.samples import Samples
 from unveil_pretrain.data.shard_index import INDEX_NAME, ShardIndex, index_from_json
 from unveil_pretrain.data.shard_urls import ShardSource, expand_shards
@@ -68,6 +69,9 @@ class Audit:
     index: Literal["matches", "differs", "absent"]
     """index.json beside the shards."""
     findings: tuple[Finding, ...]
+    captions: CaptionReport | None = None
+    """What was done to the captions of shards; None where there are none, or a shard is broken. A sample without one
+    is no fault: only training on pairs skips it."""
 
     @property
     def num_faults(self) -> int:
@@ -126,7 +130,15 @@ def audit(place: str, *, num_workers: int = 0, tell: Callable[[str], None] = lam
         content_hash=None if whole is None else whole.content_hash,
         index=state,
         findings=tuple(findings),
+        captions=_captions(whole),
     )
+
+
+def _captions(whole: Samples | None) -> CaptionReport | None:
+    if whole is None or not any(CAPTION_FILES.intersection(whole.extensions(index)) for index in range(len(whole))):
+        return None
+    report = inspect_captions(whole)
+    return report if report.counts.shown else None  # a .json may hold classes alone
 
 
 def _openable(sources: Sequence[ShardSource], findings: list[Finding]) -> Iterator[ShardDataset]:

@@ -12,9 +12,10 @@ from unveil_pretrain.data.samples import Samples
 from unveil_pretrain.data.streams import CAPTION_STREAM, draws
 from unveil_pretrain.errors import DataError
 
-__all__ = ["CaptionReport", "PairDataset", "inspect_captions"]
+__all__ = ["CAPTION_FILES", "CaptionReport", "PairDataset", "inspect_captions"]
 
-_CAPTION_FILES = frozenset({"txt", "json"})
+CAPTION_FILES = frozenset({"txt", "json"})
+"""Extensions of files that may hold captions."""
 
 
 class PairDataset:
@@ -50,7 +51,7 @@ class PairDataset:
         self.images = ImageDataset(shards, image_size=image_size, crop_scale=crop_scale, mirror=mirror)
         self.shards = shards
         self.max_characters = max_characters
-        if not any(_CAPTION_FILES.intersection(shards.extensions(index)) for index in range(len(shards))):
+        if not any(CAPTION_FILES.intersection(shards.extensions(index)) for index in range(len(shards))):
             raise DataError(
                 f"{shards.where(0)}: no caption (.txt or .json), nor in any other sample; "
                 "give image-caption shards, or add the files"
