@@ -1,16 +1,19 @@
 """Unmasked tuning: begins with another run's weights, says so, and resumes like any run."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from unveil_backbones import load
 from unveil_pretrain.cli import main
-from unveil_pretrain.errors import ConfigError, ResumeError
+from unveil_pretrain.errors import ConfigError, DivergedError, ResumeError
 from unveil_pretrain.loop import train
+from unveil_pretrain.objectives.flip import FLIP
 from unveil_pretrain.recipes import FLIP_RECIPES, SCALING_AXES, flip_b16, tiny_clip, tiny_flip, tiny_flip75, unmasked
 from unveil_pretrain.recipes.flip import FLIP_CELLS
+from unveil_pretrain.replay import replay
 
 
 def run(config, out, shards, **settings):
@@ -170,3 +173,34 @@ class TestRecipes:
         recipes = (tiny_clip(), tiny_flip(), tiny_flip75())
         assert len({recipe.steps * recipe.batch_size for recipe in recipes}) == 1
         assert [recipe.objective.mask_ratio for recipe in recipes] == [0.0, 0.5, 0.75]
+
+
+def test_a_failure_before_the_first_checkpoint_is_computed_again(before, stage, shards, tmp_path, monkeypatch):
+    """The replay needs the vocabulary of the run that this one began with: it is found where run.json says."""
+    source, out = tmp_path / "source", tmp_path / "run"
+    shutil.copytree(before, source)
+    forward = FLIP.encode_samples
+
+    def poisoned(self, inputs, *, seed):
+        return forward(self, replace(inputs, images=inputs.images * torch.nan), seed=seed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FLIP, "encode_samples", poisoned)
+        with pytest.raises(DivergedError, match="step 0"):
+            run(replace(stage, gap_images=0), out, shards, initial=source)
+        assert replay(out, device=torch.device("cpu")).failed_again
+    found = replay(out, device=torch.device("cpu"))
+    assert (found.step, found.exact, found.failed_again) == (0, True, False)
+    source.rename(tmp_path / "elsewhere")
+    with pytest.raises(ResumeError, match=r"began with .*source, which cannot be loaded .*put it back"):
+        replay(out, device=torch.device("cpu"))
+    record = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({**record, "initial": str(tmp_path / "elsewhere"), "identity": {
+        **record["identity"], "initial": "0" * 64,
+    }}))  # fmt: skip
+    with pytest.raises(ResumeError, match="put the first back"):
+        replay(out, device=torch.device("cpu"))
+    del record["initial"]
+    (out / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ResumeError, match=r"run\.json does not say where that is"):
+        replay(out, device=torch.device("cpu"))

@@ -88,7 +88,7 @@ def train(
     start = load_initial(initial)
     identity = data.identity(config) | ({} if start is None else {"initial": start.sha256})
     folder = RunFolder(out)
-    about = about_run(command=command, train_data=train_data, val_data=val_data, train_list=train_list)
+    about = about_run(command=command, train_data=train_data, val_data=val_data, train_list=train_list, initial=initial)
 
     def assembled(checkpoint: Checkpoint | None) -> tuple[Run, Position]:
         return assemble(

@@ -272,7 +272,12 @@ def git_commit() -> str | None:
 
 
 def about_run(
-    *, command: Sequence[str], train_data: str, val_data: str, train_list: Path | None = None
+    *,
+    command: Sequence[str],
+    train_data: str,
+    val_data: str,
+    train_list: Path | None = None,
+    initial: Path | None = None,
 ) -> dict[str, object]:
     """What run.json records besides the identity of the run."""
     return {
@@ -281,6 +286,7 @@ def about_run(
         "train_data": train_data,
         "val_data": val_data,
         "train_list": None if train_list is None else str(train_list),
+        "initial": None if initial is None else str(initial.absolute()),
         "versions": package_versions(),
         "git_commit": git_commit(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

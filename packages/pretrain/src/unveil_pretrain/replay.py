@@ -2,14 +2,17 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from unveil_backbones import load
+from unveil_backbones import Checkpoint, load
+from unveil_backbones.errors import BackboneError
 
 from unveil_pretrain.data import train_batches
 from unveil_pretrain.errors import ResumeError
@@ -76,9 +79,43 @@ def replay(out: Path, *, device: torch.device, train_data: str | None = None, va
             if failure["last_checkpoint"] is None
             else folder.checkpoint_path(0).parent / failure["last_checkpoint"]
         )
-        run, _ = assemble(config, data, folder, None if last is None else load(last), device=device)
+        wanted = None if last is not None else record["identity"].get("initial")
+        run, _ = assemble(
+            config,
+            data,
+            folder,
+            None if last is None else load(last),
+            device=device,
+            initial=None if wanted is None else _initial(record, wanted, out),
+        )
         exact = _restore(run, out, failure["weights"])
         return _look(run, int(failure["step"]), exact)
+
+
+def _initial(record: Mapping[str, Any], wanted: str, out: Path) -> Checkpoint:
+    """The checkpoint that the run began with, which no checkpoint of its own has replaced yet.
+
+    Raises:
+        ResumeError: run.json does not say where it is, it is not there any more, or it is another one.
+    """
+    path = record.get("initial")
+    if path is None:
+        raise ResumeError(
+            f"{out} began with the checkpoint {wanted[:12]} (--from) and run.json does not say where that is; "
+            "repeat the command of the run to the same failure in a new --out, and replay that"
+        )
+    try:
+        found = load(Path(path))
+    except BackboneError as error:
+        raise ResumeError(
+            f"{out} failed before its first checkpoint and began with {path}, which cannot be loaded ({error}); "
+            "put it back there"
+        ) from error
+    if found.sha256 != wanted:
+        raise ResumeError(
+            f"{out} began with the checkpoint {wanted[:12]}, and {path} is now {found.sha256[:12]}; put the first back"
+        )
+    return found
 
 
 def _look(run: Run, step: int, exact: bool) -> Replay:
