@@ -14,6 +14,7 @@ from unveil_backbones import CheckpointError, load
 from unveil_pretrain import ConfigError, DataError, DivergedError, OutputError, ResumeError, loop, scoring, train
 from unveil_pretrain.cli import main
 from unveil_pretrain.data import ShardDataset
+from unveil_pretrain.errors import ONE_PROCESS
 
 
 def run(config, out, shards):
@@ -268,3 +269,22 @@ def test_configurations_are_checked_when_they_are_made(simmim_config):
     ):
         with pytest.raises(ConfigError, match=message):
             replace(simmim_config, **change)
+
+
+@pytest.mark.parametrize(
+    ("rank", "noted", "printed"), [("0", False, 1), ("1", False, 0), ("0", True, 1), ("1", True, 1)]
+)
+def test_of_several_processes_one_says_what_all_raise(rank, noted, printed, monkeypatch, capsys):
+    error = ConfigError("a setting is wrong; give another")
+    if noted:
+        error.add_note(ONE_PROCESS)
+
+    def fails(given):
+        raise error
+
+    monkeypatch.setattr("unveil_pretrain.commands.ls.run", fails)
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    with pytest.raises(SystemExit) as caught:
+        main(["ls"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.count("pretrain: error: a setting is wrong") == printed

@@ -1,6 +1,7 @@
 """The `pretrain` command. Every flag comes from a frozen dataclass, with the recipe's values as defaults."""
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from typing import Final, NoReturn
 from unveil_backbones.errors import BackboneError
 from unveil_masking import MaskingError
 
-from unveil_pretrain.errors import ConfigError, PretrainError
+from unveil_pretrain.errors import ONE_PROCESS, ConfigError, PretrainError
 
 __all__ = ["COMMANDS", "main"]
 
@@ -46,11 +47,16 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with the command's code, or with 2 and one line on stderr."""
+    """Run the command line; exits with the command's code, or with 2 and one line on stderr.
+
+    Of the processes that torchrun starts on a machine, the first alone prints what all of them raise.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = _dispatch(given)
     except (PretrainError, BackboneError, MaskingError) as error:
+        if _is_said_by_another(error):
+            raise SystemExit(2) from None
         _fail(str(error), 2)
     except OSError as error:
         _fail(f"{error}; check the path, its permissions and the free space", 2)
@@ -79,6 +85,11 @@ def _usage() -> str:
         lines += [f"  pretrain {command} {flags}".rstrip(), f"      {what}"]
     lines += ["", "The same command again continues an interrupted run, and says so if it is finished."]
     return "\n".join(lines) + "\n"
+
+
+def _is_said_by_another(error: Exception) -> bool:
+    """Whether the first process on this machine raises the same: it is of all processes, or of arguments and data."""
+    return os.environ.get("LOCAL_RANK", "0") != "0" and ONE_PROCESS not in getattr(error, "__notes__", ())
 
 
 def _fail(message: str, code: int) -> NoReturn:

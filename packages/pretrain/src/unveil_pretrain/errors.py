@@ -1,6 +1,9 @@
 """The package's errors: every message says what was given, what is allowed and what to do next."""
 
+from typing import Final
+
 __all__ = [
+    "ONE_PROCESS",
     "ConfigError",
     "DataError",
     "DivergedError",
@@ -12,6 +15,9 @@ __all__ = [
     "ResumeError",
     "SweepError",
 ]
+
+ONE_PROCESS: Final = "raised by this process, while others may have none"
+"""Note on errors that each process of a run has to say itself."""
 
 
 class PretrainError(ValueError):

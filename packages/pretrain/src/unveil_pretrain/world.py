@@ -20,11 +20,13 @@ from torch._utils import _flatten_dense_tensors as flatten
 from torch._utils import _unflatten_dense_tensors as unflatten
 from unveil_backbones.errors import BackboneError
 
-from unveil_pretrain.errors import ConfigError, PretrainError
+from unveil_pretrain.errors import ONE_PROCESS, ConfigError, PretrainError
 
 __all__ = ["World", "joined", "world_of_environment"]
 
 _Value = TypeVar("_Value")
+
+_SHARED = "raised by every process"
 
 # Elements per message of `sum_gradients`: 25 MB of float32, as DistributedDataParallel sends.
 _BUCKET = 25 * 2**20 // 4
@@ -114,6 +116,7 @@ class World:
                 said = [error]
         dist.broadcast_object_list(said, src=0)
         if isinstance(said[0], (PretrainError, BackboneError)):
+            said[0].add_note(_SHARED)
             raise said[0]
         return said[0]
 
@@ -129,7 +132,9 @@ class World:
             return
         if self.sum([error is not None])[0] == 0:
             return
-        raise next(found for found in self.gather_objects(error) if found is not None)
+        shared = next(found for found in self.gather_objects(error) if found is not None)
+        shared.add_note(_SHARED)
+        raise shared
 
     def sum_gradients(self, module: nn.Module) -> None:
         """Replace every gradient by its sum over all processes; one that no process has stays None."""
@@ -203,6 +208,8 @@ def world_of_environment(environment: Mapping[str, str] | None = None) -> World:
 def joined(world: World, device: torch.device) -> Iterator[World]:
     """Connect the processes for the length of a `with`: NCCL between GPUs, gloo for whatever is in host memory.
 
+    An error that leaves it without having been told to all processes gets the note `ONE_PROCESS`.
+
     Raises:
         ConfigError: there are fewer GPUs on this machine than processes.
     """
@@ -211,15 +218,21 @@ def joined(world: World, device: torch.device) -> Iterator[World]:
         return
     if device.type == "cuda":
         if world.local_rank >= torch.cuda.device_count():
-            raise ConfigError(
+            error = ConfigError(
                 f"process {world.local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}; "
                 "give torchrun at most so many for --nproc-per-node"
             )
+            error.add_note(ONE_PROCESS)
+            raise error
         torch.cuda.set_device(world.local_rank)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, rank=world.rank, world_size=world.size)
     try:
         yield world
+    except Exception as error:
+        if _SHARED not in getattr(error, "__notes__", ()):
+            error.add_note(ONE_PROCESS)
+        raise
     finally:
         dist.destroy_process_group()
 
