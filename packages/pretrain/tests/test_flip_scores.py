@@ -84,6 +84,12 @@ def test_scores_do_not_depend_on_the_batch(trained, shards):
         np.testing.assert_allclose(small.losses[view], large.losses[view], atol=1e-4)
 
 
+def test_a_folder_of_shards_is_the_shards_in_it(trained, shards, tmp_path):
+    (tmp_path / "val.tar").symlink_to(shards[1])
+    named, folder = (score_pair(trained, place, device=CPU, batch_size=10) for place in (shards[1], str(tmp_path)))
+    assert np.array_equal(named.losses["full"], folder.losses["full"])
+
+
 def test_the_command_prints_a_table_or_json(trained, shards, capsys):
     main(["flip-eval", "--ckpt", str(trained), "--data", shards[1], "--views", "full,ensemble", "--device", "cpu"])
     lines = capsys.readouterr().out.splitlines()

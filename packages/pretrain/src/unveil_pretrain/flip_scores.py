@@ -22,7 +22,8 @@ from unveil_backbones.tokenizer_json import tokenizer_from_json
 from unveil_masking import Grid, RandomMask
 
 from unveil_pretrain.contrastive import info_nce
-from unveil_pretrain.data import PairDataset, ShardDataset, val_batches
+from unveil_pretrain.data import PairDataset, val_batches
+from unveil_pretrain.data.opening import open_samples
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.inputs import Normaliser
 from unveil_pretrain.objectives.base import Inputs
@@ -95,7 +96,7 @@ def score_pair(
     checkpoint = load(path)
     manifest = checkpoint.manifest
     pair = restore_pair(checkpoint).to(device)
-    pairs = PairDataset(ShardDataset(data), image_size=manifest.preprocessing.image_size)
+    pairs = PairDataset(open_samples(data), image_size=manifest.preprocessing.image_size)
     samples = KeyOrder(pairs, multiple_of=1)
     job = _Job(
         views=tuple(views),

@@ -14,7 +14,7 @@ from unveil_pretrain.ablation.plan import Places, config_of, measure_steps, step
 from unveil_pretrain.ablation.results import CellScores, groups_of, read_scores, write_scores
 from unveil_pretrain.ablation.tables import Table, tables_of
 from unveil_pretrain.config import FlipConfig, config_to_json, first_difference
-from unveil_pretrain.data import ShardDataset
+from unveil_pretrain.data.opening import open_samples
 from unveil_pretrain.errors import OutputError, PretrainError, ResumeError
 from unveil_pretrain.flip_scores import View, score_pair
 from unveil_pretrain.planning.flops import sample_flops
@@ -87,7 +87,7 @@ class Ablation:
         initial = folders / replace(cell, variant="plain").name if cell.variant == "tuned" else None
         checkpoint = self.places.train(config, folders / cell.name, initial)
         folder, sha256 = self.places.out / "scores", checkpoint_sha256(checkpoint)
-        data_hash = ShardDataset(self.places.val_data).content_hash
+        data_hash = open_samples(self.places.val_data).content_hash
         found = read_scores(folder, cell, checkpoint_sha256=sha256, data_hash=data_hash)
         if found is None:
             scores = score_pair(
