@@ -15,7 +15,7 @@ TINY = ("vit_tiny", "swinv2_tiny", "hiera_tiny", "timm:test_vit")
 
 def test_names_are_those_promised():
     promised = {f"swinv2_{size}" for size in ("tiny", "s", "b", "l", "h", "g")}
-    promised |= {f"vit_{size}" for size in ("tiny", "ti16", "s16", "b16", "l16", "h14", "g14")}
+    promised |= {f"vit_{size}" for size in ("tiny", "micro", "mini", "ti16", "s16", "b16", "l16", "h14", "g14")}
     promised |= {f"hiera_{size}" for size in ("tiny", "t", "s", "b", "bp", "l", "h")}
     promised |= {f"vit_video_{size}" for size in ("tiny", "s16", "b16", "l16", "h16")}
     assert set(names()) == promised

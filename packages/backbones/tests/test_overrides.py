@@ -5,13 +5,23 @@ from typing import get_type_hints
 
 import pytest
 import torch
-from unveil_backbones import HieraConfig, ImageTextPair, SwinConfig, TimmConfig, VitConfig, create
+from unveil_backbones import (
+    HieraConfig,
+    ImageTextPair,
+    SwinConfig,
+    TimmConfig,
+    VideoVitConfig,
+    VitConfig,
+    create,
+)
 from unveil_backbones.errors import ConfigError, ImageSizeError
 from unveil_backbones.overrides import Overrides
 
+FAMILIES = (VitConfig, SwinConfig, HieraConfig, TimmConfig, VideoVitConfig)
+
 
 def test_the_typed_settings_are_the_fields_of_all_families():
-    known = {field.name for config in (VitConfig, SwinConfig, HieraConfig, TimmConfig) for field in fields(config)}
+    known = {field.name for config in FAMILIES for field in fields(config)}
     assert set(get_type_hints(Overrides)) == (known - {"model"}) | {"vocab_size"}
 
 

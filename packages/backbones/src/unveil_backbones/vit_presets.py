@@ -22,8 +22,8 @@ def _vit(image: int, patch: int, width: int, depth: int, heads: int, mlp_ratio: 
 VIT_PRESETS: Mapping[str, VitConfig] = MappingProxyType(
     {
         # For tests, demonstrations and small studies on a CPU: three widths of one shape.
-        "vit_micro": _vit(64, 8, 64, 4, 2),
         "vit_tiny": _vit(64, 8, 128, 4, 4),
+        "vit_micro": _vit(64, 8, 64, 4, 2),
         "vit_mini": _vit(64, 8, 256, 4, 8),
         # DeiT (arXiv 2012.12877), table 1: Ti and S.
         "vit_ti16": _vit(224, 16, 192, 12, 3),
