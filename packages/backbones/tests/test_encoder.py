@@ -122,7 +122,7 @@ def test_unknown_names_are_answered_with_the_known_ones():
         create("resnet50")
     with pytest.raises(
         UnknownModelError,
-        match=r"'convnext' is unknown; this version builds .*vit, swinv2, hiera, timm:<model>; upgrade",
+        match=r"'convnext' is unknown; this version builds .*vit, swinv2, hiera, vit_video, timm:<model>; upgrade",
     ):
         build(EncoderSpec("convnext", {}))
 
