@@ -14,7 +14,7 @@ from unveil_pretrain.errors import ConfigError, PlanError
 from unveil_pretrain.planning.boundary import boundaries, judge
 from unveil_pretrain.planning.design import Point, choose, grid
 from unveil_pretrain.planning.interval import fisher_interval, pearson, published_correlation, published_interval
-from unveil_pretrain.planning.memory import largest_micro_batch, step_memory
+from unveil_pretrain.planning.memory import step_memory
 from unveil_pretrain.planning.plans import read_plan
 from unveil_pretrain.planning.published import published_runs
 from unveil_pretrain.planning.speed import assumed_speed, measure, speed_of
@@ -223,14 +223,8 @@ def test_masks_save_memory():
     assert more.per_sample > kept.per_sample
 
 
-def test_largest_micro_batch_is_the_largest():
+def test_a_step_has_a_sample():
     config = tiny_mae()
-    fits = largest_micro_batch(config, num_bytes=200 * 2**20, device="cpu", reserve=0.0)
-    assert fits > 1
-    assert step_memory(config, micro_batch=fits, device="cpu").total <= 200 * 2**20
-    assert step_memory(config, micro_batch=fits + 1, device="cpu").total > 200 * 2**20
-    assert largest_micro_batch(config, num_bytes=200 * 2**20, device="cpu") < fits
-    assert largest_micro_batch(config, num_bytes=10, device="cpu") == 0
     with pytest.raises(ConfigError, match="at least 1"):
         step_memory(config, micro_batch=0, device="cpu")
 

@@ -21,6 +21,7 @@ from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.objectives.base import BuildContext, ObjectiveConfig
 from unveil_pretrain.objectives.flip_model import FLIP, PairLoss, PairLossSettings, Reduction
 from unveil_pretrain.objectives.flip_text import TABLES, TextInput, TextMasking, frequency_table, syntax_table
+from unveil_pretrain.objectives.mae import check_decoder
 from unveil_pretrain.objectives.reconstruction import Reconstruction
 
 __all__ = ["FLIP", "FLIPConfig", "ImageReduction", "TokenizerKind"]
@@ -206,10 +207,7 @@ def _check_numbers(config: FLIPConfig) -> None:
         raise ConfigError(f"reconstruction_weight is {config.reconstruction_weight}; give a number of at least 0")
     if not 0.0 < config.text_threshold <= 1.0:
         raise ConfigError(f"text_threshold is {config.text_threshold}; give a frequency in (0, 1], such as 1e-6")
-    if config.decoder_width < 4 or config.decoder_width % 4 or config.decoder_width % config.decoder_heads:
-        raise ConfigError(
-            f"decoder_width is {config.decoder_width}; give a multiple of 4 and of the {config.decoder_heads} heads"
-        )
+    check_decoder(width=config.decoder_width, depth=config.decoder_depth, heads=config.decoder_heads)
 
 
 def _check_choices(config: FLIPConfig) -> None:

@@ -25,7 +25,7 @@ from unveil_pretrain.losses import patch_mse
 from unveil_pretrain.objectives.base import BuildContext, Inputs, LossOutput, Objective, ObjectiveConfig, ValidationCard
 from unveil_pretrain.targets import normalise_patches, patchify
 
-__all__ = ["MAE", "MAEConfig", "MAEDecoder"]
+__all__ = ["MAE", "MAEConfig", "MAEDecoder", "check_decoder"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,14 +48,7 @@ class MAEConfig(ObjectiveConfig):
     def __post_init__(self) -> None:
         if not 0.0 < self.mask_ratio < 1.0:
             raise ConfigError(f"mask_ratio is {self.mask_ratio}; give a number between 0 and 1, for example 0.75")
-        if self.decoder_depth < 1 or self.decoder_heads < 1:
-            raise ConfigError(
-                f"decoder_depth is {self.decoder_depth} and decoder_heads {self.decoder_heads}; give at least 1 of each"
-            )
-        if self.decoder_width < 4 or self.decoder_width % 4 or self.decoder_width % self.decoder_heads:
-            raise ConfigError(
-                f"decoder_width is {self.decoder_width}; give a multiple of 4 and of the {self.decoder_heads} heads"
-            )
+        check_decoder(width=self.decoder_width, depth=self.decoder_depth, heads=self.decoder_heads)
 
     def build(self, context: BuildContext) -> "MAE":
         """MAE around the encoder.
@@ -87,6 +80,18 @@ class MAEConfig(ObjectiveConfig):
             context.image_size,
             normalise_target=self.normalise_target,
         )
+
+
+def check_decoder(*, width: int, depth: int, heads: int) -> None:
+    """Refuse settings that make no `MAEDecoder`.
+
+    Raises:
+        ConfigError: a number is below 1, or the width is no multiple of 4 and of the heads.
+    """
+    if depth < 1 or heads < 1:
+        raise ConfigError(f"decoder_depth is {depth} and decoder_heads {heads}; give at least 1 of each")
+    if width < 4 or width % 4 or width % heads:
+        raise ConfigError(f"decoder_width is {width}; give a multiple of 4 and of the {heads} heads")
 
 
 class MAEDecoder(nn.Module):

@@ -25,7 +25,7 @@ from unveil_masking import Grid, UnitMask
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.losses import cell_l1
 from unveil_pretrain.objectives.base import BuildContext, Inputs, LossOutput, Objective, ObjectiveConfig, ValidationCard
-from unveil_pretrain.objectives.mae import MAEDecoder
+from unveil_pretrain.objectives.mae import MAEDecoder, check_decoder
 from unveil_pretrain.targets import cut_cells, normalise_by_window
 
 __all__ = ["SparseSimMIM", "SparseSimMIMConfig"]
@@ -53,14 +53,7 @@ class SparseSimMIMConfig(ObjectiveConfig):
             raise ConfigError(f"mask_ratio is {self.mask_ratio}; give a number between 0 and 1, for example 0.6")
         if self.target_window and (self.target_window < 3 or self.target_window % 2 == 0):
             raise ConfigError(f"target_window is {self.target_window}; give an odd number of pixels ≥ 3, or 0 for none")
-        if self.decoder_depth < 1 or self.decoder_heads < 1:
-            raise ConfigError(
-                f"decoder_depth is {self.decoder_depth} and decoder_heads {self.decoder_heads}; give at least 1 of each"
-            )
-        if self.decoder_width < 4 or self.decoder_width % 4 or self.decoder_width % self.decoder_heads:
-            raise ConfigError(
-                f"decoder_width is {self.decoder_width}; give a multiple of 4 and of the {self.decoder_heads} heads"
-            )
+        check_decoder(width=self.decoder_width, depth=self.decoder_depth, heads=self.decoder_heads)
 
     def build(self, context: BuildContext) -> "SparseSimMIM":
         """Sparse SimMIM around the encoder.

@@ -32,7 +32,7 @@ from unveil_pretrain.objectives.base import (
     ObjectiveConfig,
     ValidationCard,
 )
-from unveil_pretrain.objectives.mae import MAEDecoder
+from unveil_pretrain.objectives.mae import MAEDecoder, check_decoder
 from unveil_pretrain.patch_vocabulary import PatchVocabulary, vocabulary_for
 from unveil_pretrain.targets import patchify
 
@@ -61,14 +61,7 @@ class SplitMaskConfig(ObjectiveConfig):
     """Validation images that are compared with each other; the validation set is cut into pools in key order."""
 
     def __post_init__(self) -> None:
-        if self.decoder_depth < 1 or self.decoder_heads < 1:
-            raise ConfigError(
-                f"decoder_depth is {self.decoder_depth} and decoder_heads {self.decoder_heads}; give at least 1 of each"
-            )
-        if self.decoder_width < 4 or self.decoder_width % 4 or self.decoder_width % self.decoder_heads:
-            raise ConfigError(
-                f"decoder_width is {self.decoder_width}; give a multiple of 4 and of the {self.decoder_heads} heads"
-            )
+        check_decoder(width=self.decoder_width, depth=self.decoder_depth, heads=self.decoder_heads)
         if self.vocab_size < 2 or self.negative_pool < 2:
             raise ConfigError(
                 f"vocab_size is {self.vocab_size} and negative_pool {self.negative_pool}; give at least 2 of each"

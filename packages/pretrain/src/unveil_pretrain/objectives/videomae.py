@@ -21,7 +21,7 @@ from unveil_pretrain.data.clip_sampling import ClipSettings
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.losses import patch_mse
 from unveil_pretrain.objectives.base import BuildContext, Inputs, LossOutput, Objective, ObjectiveConfig, ValidationCard
-from unveil_pretrain.objectives.mae import MAEDecoder
+from unveil_pretrain.objectives.mae import MAEDecoder, check_decoder
 
 __all__ = ["CubeDecoder", "VideoMAE", "VideoMAEConfig", "cube_targets"]
 
@@ -50,14 +50,7 @@ class VideoMAEConfig(ObjectiveConfig):
     def __post_init__(self) -> None:
         if not 0.0 < self.mask_ratio < 1.0:
             raise ConfigError(f"mask_ratio is {self.mask_ratio}; give a number between 0 and 1, for example 0.9")
-        if self.decoder_depth < 1 or self.decoder_heads < 1:
-            raise ConfigError(
-                f"decoder_depth is {self.decoder_depth} and decoder_heads {self.decoder_heads}; give at least 1 of each"
-            )
-        if self.decoder_width < 4 or self.decoder_width % 4 or self.decoder_width % self.decoder_heads:
-            raise ConfigError(
-                f"decoder_width is {self.decoder_width}; give a multiple of 4 and of the {self.decoder_heads} heads"
-            )
+        check_decoder(width=self.decoder_width, depth=self.decoder_depth, heads=self.decoder_heads)
 
     def clip_settings(self) -> ClipSettings:
         """How clips are taken from videos."""

@@ -31,7 +31,7 @@ from unveil_pretrain.objectives.mae import MAEConfig, MAEDecoder
 from unveil_pretrain.objectives.simmim import SimMIMConfig
 from unveil_pretrain.planning.flops import sample_flops
 
-__all__ = ["StepMemory", "largest_micro_batch", "step_memory"]
+__all__ = ["StepMemory", "step_memory"]
 
 _FLOAT = 4
 _KEPT_PER_CHANNEL = 16  # numbers that a block keeps per token and channel
@@ -112,30 +112,6 @@ def step_memory(
         shared=shared,
         micro_batch=micro_batch,
     )
-
-
-def largest_micro_batch(
-    config: MimConfig | FlipConfig,
-    *,
-    num_bytes: int,
-    device: Literal["cpu", "cuda"],
-    checkpointing: bool = False,
-    reserve: float = 0.45,
-) -> int:
-    """Samples that can be computed at once in so many bytes; 0 if not even one can.
-
-    Args:
-        config: What is trained.
-        num_bytes: Memory that the step may take.
-        device: Where.
-        checkpointing: Whether the blocks of the encoder forget their inner activations.
-        reserve: Share by which activations may exceed the prediction; the largest excess that was measured is 41 %.
-
-    Raises:
-        ConfigError, BackboneError: as `step_memory`.
-    """
-    one = step_memory(config, micro_batch=1, device=device, checkpointing=checkpointing)
-    return max(0, int((num_bytes - one.fixed) // (one.per_sample * (1.0 + reserve))))
 
 
 def _encoder_kept(
