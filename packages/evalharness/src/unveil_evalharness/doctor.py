@@ -17,7 +17,7 @@ from unveil_evalharness.findings import Finding
 from unveil_evalharness.task import Task
 from unveil_evalharness.tasks import TASK_NAMES, load_task
 
-__all__ = ["DoctorOptions", "doctor", "examine"]
+__all__ = ["DoctorOptions", "examine", "main"]
 
 _MM_IMPORTS = {"mmengine": "mmengine", "mmcv": "mmcv.ops", "mmdet": "mmdet.apis", "mmseg": "mmseg.apis"}
 _DISTRIBUTIONS = {
@@ -40,7 +40,7 @@ class DoctorOptions:
     """Print the findings as JSON."""
 
 
-def doctor(options: DoctorOptions) -> int:
+def main(options: DoctorOptions) -> int:
     """Prints the findings; 1 when one of them is a problem, else 0."""
     findings = examine(options)
     if options.json:

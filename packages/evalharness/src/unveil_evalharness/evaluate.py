@@ -14,7 +14,7 @@ from unveil_evalharness.cells import Cell
 from unveil_evalharness.console import LogSink
 from unveil_evalharness.environment import choose_device, hardware, package_versions
 from unveil_evalharness.errors import DependencyError, HarnessError, OutputError, one_line
-from unveil_evalharness.output import write_samples
+from unveil_evalharness.output import write_gallery, write_samples
 from unveil_evalharness.results import ResultRow, Status
 from unveil_evalharness.subjects import load_fresh
 from unveil_evalharness.task import Metric, MetricSpec, Task, TaskContext, TaskResult
@@ -178,6 +178,12 @@ def _finished_rows(cell: Cell, stem: str, session: Session, result: TaskResult, 
     if result.samples is not None:
         samples = f"samples/{stem}.parquet"
         write_samples(session.output / samples, result.samples)
+    tables = {name: f"tables/{stem}-{name}.parquet" for name in result.tables}
+    for name, table in result.tables.items():
+        write_samples(session.output / tables[name], table)
+    gallery = f"gallery/{stem}" if result.gallery else ""
+    if gallery:
+        write_gallery(session.output / gallery, result.gallery)
     measured: dict[str, Metric] = {metric.name: metric for metric in result.metrics}
     data_hash = session.data_hash(cell.task)
     return [
@@ -190,6 +196,8 @@ def _finished_rows(cell: Cell, stem: str, session: Session, result: TaskResult, 
             load_coverage=result.load_coverage,
             seconds=round(seconds, 3),
             samples=samples,
+            tables=tables,
+            gallery=gallery,
         )
         for spec in cell.task.metrics
     ]

@@ -5,28 +5,39 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
-from unveil_evalharness.errors import DataError, one_line
+from tyro.conf import Positional
+
+from unveil_evalharness.errors import DataError, UsageError, one_line
 from unveil_evalharness.fingerprint import fingerprint
+from unveil_evalharness.parsing import nearest
 from unveil_evalharness.task import SUITES, Task
 from unveil_evalharness.tasks import TASK_NAMES, load_task
 
 __all__ = ["ListOptions", "describe"]
+
+LISTS = ("tasks", "suites", "metrics")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListOptions:
     """List tasks, suites or metrics."""
 
+    what: Positional[str] = "tasks"
+    """What to list: tasks, suites or metrics."""
     data_root: Path | None = None
     """Also say whether each task's data is there."""
     json: bool = False
     """Print JSON instead of a table."""
 
+    def __post_init__(self) -> None:
+        """Refuses what cannot be listed."""
+        if self.what not in LISTS:
+            raise UsageError(f"cannot list {self.what!r}{nearest(self.what, LISTS)}")
+
 
 def describe(
-    what: Literal["tasks", "suites", "metrics"],
+    what: str,
     options: ListOptions,
     *,
     names: Sequence[str] = TASK_NAMES,
@@ -39,7 +50,7 @@ def describe(
             records = [_task_record(task, options.data_root) for task in tasks]
         case "suites":
             records = [_suite_record(task, suite) for suite in SUITES for task in tasks]
-        case "metrics":
+        case _:
             records = [
                 {
                     "metric": spec.name,

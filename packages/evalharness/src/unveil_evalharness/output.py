@@ -1,4 +1,4 @@
-"""The folder a run writes: results.jsonl, manifests/, protocols/, samples/, logs/ and, meanwhile, work/."""
+"""The folder a run writes: results.jsonl, manifests, protocols, samples, tables, gallery, logs, and work meanwhile."""
 
 import io
 import json
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from unveil_evalharness.errors import OutputError
 from unveil_evalharness.fingerprint import fingerprint, protocol_fields
 from unveil_evalharness.subjects import Subject
-from unveil_evalharness.task import Task
+from unveil_evalharness.task import Picture, Task
 
 if TYPE_CHECKING:
     import polars
 
-__all__ = ["prepare_output", "write_samples"]
+__all__ = ["prepare_output", "write_gallery", "write_samples"]
 
 
 def prepare_output(output: Path, subjects: Sequence[Subject], tasks: Sequence[Task], suite: str) -> None:
@@ -26,7 +26,7 @@ def prepare_output(output: Path, subjects: Sequence[Subject], tasks: Sequence[Ta
         OutputError: the folder cannot be written.
     """
     try:
-        for folder in ("manifests", "protocols", "logs", "samples", "work"):
+        for folder in ("manifests", "protocols", "logs", "samples", "tables", "gallery", "work"):
             (output / folder).mkdir(parents=True, exist_ok=True)
         for subject in subjects:
             _write(output / "manifests" / f"{subject.short}.json", (subject.path / "manifest.json").read_bytes())
@@ -48,7 +48,7 @@ def prepare_output(output: Path, subjects: Sequence[Subject], tasks: Sequence[Ta
 
 
 def write_samples(path: Path, samples: "polars.DataFrame") -> None:
-    """Writes per-sample outcomes as parquet; a reader sees the whole file or none.
+    """Writes a table as parquet; a reader sees the whole file or none.
 
     Raises:
         OutputError: the file cannot be written.
@@ -59,6 +59,25 @@ def write_samples(path: Path, samples: "polars.DataFrame") -> None:
         _write(path, buffer.getvalue())
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; earlier results are intact") from error
+
+
+def write_gallery(folder: Path, pictures: Sequence[Picture]) -> None:
+    """Writes pictures as ``00.jpg``, ``01.png``, … and, last, ``index.json`` with their captions and outcomes.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    index = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, picture in enumerate(pictures):
+            suffix = "png" if picture.encoded.startswith(b"\x89PNG") else "jpg"
+            name = f"{number:02d}.{suffix}"
+            _write(folder / name, picture.encoded)
+            index.append({"file": name, "caption": picture.caption, "outcome": picture.outcome})
+        _write(folder / "index.json", (json.dumps(index, indent=1) + "\n").encode())
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}; earlier results are intact") from error
 
 
 def _write(path: Path, content: bytes) -> None:

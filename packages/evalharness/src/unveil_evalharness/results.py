@@ -66,6 +66,12 @@ class ResultRow:
     """One line: why the task failed or does not apply."""
     samples: str = ""
     """Per-sample outcomes, relative to the folder of ``results.jsonl``; empty when there are none."""
+    gallery: str = ""
+    """Folder of pictures with an ``index.json``, relative like `samples`; empty when there is none."""
+    tables: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Parquet files of further tables by name, relative like `samples`."""
+    peak_memory: int = 0
+    """Most bytes the task held: of the device's memory on a GPU, of the process on a CPU; 0 where not measured."""
     time: str = ""
     """When the row was written, ISO 8601 in UTC."""
 
@@ -218,13 +224,14 @@ def _without_data(row: ResultRow) -> tuple[Any, ...]:
 
 
 def to_frame(rows: Iterable[ResultRow]) -> "polars.DataFrame":
-    """Rows as a polars table with one column per field; `versions` becomes JSON text."""
+    """Rows as a polars table with one column per field; `versions` and `tables` become JSON text."""
     import polars
 
     records = []
     for row in rows:
         record = dataclasses.asdict(row)
         record["versions"] = json.dumps(row.versions, sort_keys=True)
+        record["tables"] = json.dumps(row.tables, sort_keys=True)
         records.append(record)
     return polars.DataFrame(records, schema=_frame_schema(), orient="row")
 

@@ -34,7 +34,7 @@ class RunOptions:
     tasks: tuple[str, ...] = TASK_NAMES
     """Task names separated by commas; see `evalharness ls tasks`."""
     suite: Suite = "quick"
-    """Protocol: quick takes minutes on a CPU, full is the papers'."""
+    """Protocol: quick takes minutes on a CPU, short about an hour on one GPU, full is the papers'."""
     seeds: tuple[int, ...] = (0,)
     """Seeds separated by commas; each is one evaluation of its own."""
     limit: int | None = None

@@ -4,8 +4,8 @@ A task is one folder under ``tasks/`` with the files ``config.py``, ``data.py``,
 ``metrics.py`` and ``task.py``; the class in ``task.py`` satisfies `Task`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     import unveil_backbones.checkpoint
     import unveil_backbones.manifest
 
-__all__ = ["SUITES", "Metric", "MetricSpec", "Suite", "Task", "TaskContext", "TaskResult"]
+__all__ = ["SUITES", "Metric", "MetricSpec", "Picture", "Suite", "Task", "TaskContext", "TaskResult"]
 
-Suite = Literal["quick", "full"]
-SUITES: tuple[Suite, ...] = ("quick", "full")
+Suite = Literal["quick", "short", "full"]
+SUITES: tuple[Suite, ...] = ("quick", "short", "full")
+"""``quick`` takes minutes on a CPU, ``short`` about an hour on one GPU, ``full`` is the papers' protocol."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +50,18 @@ class Metric:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """One prediction as a picture for the report's gallery."""
+
+    encoded: bytes
+    """A JPEG or PNG file of at most a few hundred pixels a side."""
+    caption: str
+    """What is seen, in words: ``"dog, taken for cat"``."""
+    outcome: Literal["good", "bad", "example"]
+    """Whether the prediction was right, wrong, or neither can be said."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TaskResult:
     """What `Task.run` returns."""
 
@@ -57,6 +70,10 @@ class TaskResult:
     """Per-sample outcomes, so that two checkpoints can be compared paired."""
     load_coverage: float | None = None
     """Fraction of the encoder's tensors that the task's model holds; tasks refuse anything below 1."""
+    gallery: "tuple[Picture, ...]" = ()
+    """A dozen predictions or so, chosen by a rule that does not depend on the outcome."""
+    tables: "Mapping[str, polars.DataFrame]" = field(default_factory=dict)
+    """Tables for the report by name, such as ``per_class`` and ``confusion``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

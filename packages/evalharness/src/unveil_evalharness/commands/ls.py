@@ -1,0 +1,11 @@
+"""``evalharness ls [tasks|suites|metrics]``."""
+
+from unveil_evalharness.listing import ListOptions, describe
+
+__all__ = ["ListOptions", "main"]
+
+
+def main(options: ListOptions) -> int:
+    """Prints the listing; 0."""
+    print(describe(options.what, options))
+    return 0

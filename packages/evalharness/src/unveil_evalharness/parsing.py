@@ -1,0 +1,91 @@
+"""Options from the command line by tyro, whose complaints become one line each."""
+
+import contextlib
+import difflib
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, get_args, get_origin
+
+from unveil_evalharness.errors import UsageError
+
+if TYPE_CHECKING:
+    import tyro
+
+__all__ = ["nearest", "parse_options"]
+
+_Options = TypeVar("_Options")
+
+
+def parse_options(kind: type[_Options], command: str, arguments: Sequence[str]) -> _Options:
+    """Options from the command line; a mistake becomes one line instead of tyro's box.
+
+    Raises:
+        UsageError: what tyro says about the arguments.
+    """
+    import tyro
+
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(kind, prog=f"evalharness {command}", args=list(arguments), registry=_comma_list_registry())
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UsageError(f"{_plain(complaint.getvalue())} (see evalharness {command} --help)") from None
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """The end of a message about an unknown word: the word that may be meant, and all there are."""
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{hint} (one of {', '.join(words)})"
+
+
+def _plain(box: str) -> str:
+    """What tyro complains about, on one line, without the frame it draws around it.
+
+    The frame is made of box characters, or of ASCII where stdout is not UTF-8; then the title is a part of its own.
+    """
+    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    parts: list[list[str]] = [[]]
+    for line in lines:
+        if len(line) > 3 and not line.strip("─-"):
+            parts.append([])
+        elif line:
+            parts[-1].append(line)
+    body = parts[0] if "╭" in box or len(parts) == 1 else parts[1]
+    if body and body[0].startswith("Missing from"):
+        return "missing " + ", ".join(line.split()[0] for line in body if line.startswith("--"))
+    return re.sub(r"^Error parsing \w+Options: ", "", " ".join(" ".join(body).split()))
+
+
+def _comma_list_registry() -> "tyro.constructors.ConstructorRegistry":
+    """Reads ``tuple[X, ...]`` options as ``--name a,b``, as lm-evaluation-harness does.
+
+    Positional tuples (``correlate OUT OUT``) are left to tyro.
+    """
+    from tyro.conf import Positional
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def comma_list(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        members = get_args(info.type)
+        if get_origin(info.type) is not tuple or len(members) != 2 or members[1] is not Ellipsis:
+            return None
+        if Positional in info.markers:
+            return None
+        member = members[0]
+        name = {Path: "PATH", int: "INT"}.get(member, "NAME")
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=f"{name}[,{name}…]",
+            instance_from_str=lambda words: tuple(member(word) for word in words[0].split(",") if word),
+            is_instance=lambda value: isinstance(value, tuple),
+            str_from_instance=lambda value: [",".join(str(item) for item in value)],
+        )
+
+    return registry
