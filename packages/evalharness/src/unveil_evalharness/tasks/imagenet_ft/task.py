@@ -59,8 +59,9 @@ class ImagenetFineTune:
 
     def expected_time(self, suite: str) -> str:
         """For one checkpoint and seed."""
-        if protocol_for(suite).unit == "epochs":
-            return "100 epochs: for GPUs, time not measured yet"
+        protocol = protocol_for(suite)
+        if protocol.unit == "epochs":
+            return f"{protocol.duration} epochs: for GPUs, time not measured yet"
         return "25 s on one CPU core (64-pixel images, *_tiny encoders)"
 
     def not_applicable(self, manifest: "unveil_backbones.manifest.Manifest") -> str | None:
