@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from unveil_evalharness.errors import DataError, GateError, ProtocolError, UnknownSuiteError
 from unveil_evalharness.fingerprint import fingerprint
+from unveil_evalharness.task import SUITES
 from unveil_evalharness.tasks.ade20k_seg import layout
 from unveil_evalharness.tasks.ade20k_seg.config import full_protocol, quick_protocol
 from unveil_evalharness.tasks.ade20k_seg.task import Ade20kSegmentation
@@ -154,9 +155,9 @@ def test_foreign_weights_are_refused_before_training(ade_root, tiny, make_contex
 
 def test_protocols_differ_and_refuse_nonsense():
     task = Ade20kSegmentation()
-    prints = {fingerprint(task.name, task.version, task.protocol(suite)) for suite in ("quick", "full")}
-    assert len(prints) == 2
-    with pytest.raises(UnknownSuiteError, match="'huge'; use one of quick, full"):
+    prints = {fingerprint(task.name, task.version, task.protocol(suite)) for suite in SUITES}
+    assert len(prints) == 3
+    with pytest.raises(UnknownSuiteError, match="'huge'; use one of quick, short, full"):
         task.protocol("huge")
     with pytest.raises(ProtocolError, match="multiple of 32 and stride at most that"):
         dataclasses.replace(quick_protocol(), stride=999)

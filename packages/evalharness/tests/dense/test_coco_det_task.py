@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from unveil_evalharness.errors import DataError, GateError, ProtocolError, UnknownSuiteError
 from unveil_evalharness.fingerprint import fingerprint
+from unveil_evalharness.task import SUITES
 from unveil_evalharness.tasks.coco_det.config import HeadSizes, full_protocol, quick_protocol
 from unveil_evalharness.tasks.coco_det.task import CocoDetection
 
@@ -150,9 +151,9 @@ def test_pixels_are_normalised_as_in_pre_training(coco_root, tiny, load_checkpoi
 
 def test_protocols_differ_and_build():
     task = CocoDetection()
-    prints = {fingerprint(task.name, task.version, task.protocol(suite)) for suite in ("quick", "full")}
-    assert len(prints) == 2
-    with pytest.raises(UnknownSuiteError, match="'huge'; use one of quick, full"):
+    prints = {fingerprint(task.name, task.version, task.protocol(suite)) for suite in SUITES}
+    assert len(prints) == 3
+    with pytest.raises(UnknownSuiteError, match="'huge'; use one of quick, short, full"):
         task.protocol("huge")
     with pytest.raises(ProtocolError, match="multiple of 32"):
         dataclasses.replace(quick_protocol(), image_size=100)

@@ -58,7 +58,8 @@ class Ade20kSegmentation:
 
     def expected_time(self, suite: str) -> str:
         """For one checkpoint."""
-        return "35 s on one CPU core" if suite == "quick" else "160,000 steps: for GPUs, time not measured yet"
+        times = {"quick": "35 s on one CPU core", "short": "about 1 h on one GPU (estimate)"}
+        return times.get(suite, "160,000 steps: for GPUs, time not measured yet")
 
     def not_applicable(self, manifest: "unveil_backbones.manifest.Manifest") -> str | None:
         """Every image encoder can be fine-tuned."""

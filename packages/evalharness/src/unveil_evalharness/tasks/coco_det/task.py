@@ -47,7 +47,8 @@ class CocoDetection:
 
     def expected_time(self, suite: str) -> str:
         """For one checkpoint."""
-        return "1 min on one CPU core" if suite == "quick" else "100 epochs: for GPUs, time not measured yet"
+        times = {"quick": "1 min on one CPU core", "short": "about 1 h on one GPU (estimate)"}
+        return times.get(suite, "100 epochs: for GPUs, time not measured yet")
 
     def not_applicable(self, manifest: "unveil_backbones.manifest.Manifest") -> str | None:
         """Every image encoder can be fine-tuned."""
