@@ -140,7 +140,8 @@ def test_suites():
     task = load_task("zs_retrieval")
     assert task.protocol("quick").merge_identical_captions
     assert not task.protocol("full").merge_identical_captions
-    with pytest.raises(UnknownSuiteError, match="no suite 'slow'; use one of quick, full"):
+    assert task.protocol("short") == task.protocol("full")
+    with pytest.raises(UnknownSuiteError, match="no suite 'slow'; use one of quick, short, full"):
         task.protocol("slow")
 
 
