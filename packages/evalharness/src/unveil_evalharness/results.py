@@ -72,13 +72,22 @@ class ResultRow:
     """Parquet files of further tables by name, relative like `samples`."""
     peak_memory: int = 0
     """Most bytes the task held: of the device's memory on a GPU, of the process on a CPU; 0 where not measured."""
+    batch_size: int = 0
+    """Images per pass on the device, as asked for or as ``auto`` found it; 0 where the task chooses by itself."""
+    repeat: int = 0
+    """Which evaluation of the same cell this is, counted from 0 (``--repeats``); the spread over repeats is the noise
+    floor of a comparison, and all but the first are left out of everything else."""
+    files: str = ""
+    """``hashes/<first 16 digits of its own SHA-256>.json``: the SHA-256 of each file this cell wrote, by its path."""
+    run_id: str = ""
+    """Which call of ``evalharness run`` wrote the row; ``runs/<run_id>.json`` holds its command line and versions."""
     time: str = ""
     """When the row was written, ISO 8601 in UTC."""
 
 
-def row_key(row: ResultRow) -> tuple[str, str, str, str, int, int | None, str]:
-    """What makes two rows the same measurement: checkpoint, task, protocol, metric, seed, limit and data."""
-    return (row.checkpoint_sha256, row.task, row.protocol, row.metric, row.seed, row.limit, row.data_hash)
+def row_key(row: ResultRow) -> tuple[str, str, str, str, int, int | None, int, str]:
+    """What makes two rows the same measurement: checkpoint, task, protocol, metric, seed, limit, repeat and data."""
+    return (row.checkpoint_sha256, row.task, row.protocol, row.metric, row.seed, row.limit, row.repeat, row.data_hash)
 
 
 def append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
@@ -202,13 +211,20 @@ def _allowed(hint: Any) -> tuple[tuple[type, ...], str]:
 _FIELD_TYPES = _field_types()
 
 
-def latest(rows: Iterable[ResultRow]) -> list[ResultRow]:
+def latest(rows: Iterable[ResultRow], *, repeats: bool = False) -> list[ResultRow]:
     """One row per measurement (see `row_key`): the last finished one, else the last one; in order of first appearance.
 
     A failure never hides an earlier success of the same measurement, nor an earlier failure a later success.
+
+    Args:
+        rows: all rows.
+        repeats: whether to keep the second and further evaluations of a cell, which say how much a number varies by
+            itself (`unveil_evalharness.repeats`) and are no measurements beside the first.
     """
     chosen: dict[tuple[Any, ...], ResultRow] = {}
     for row in rows:
+        if row.repeat and not repeats:
+            continue
         # Rows of a failure before the data was read carry no data hash; they belong to the same measurement.
         key = row_key(row)
         if key not in chosen or row.status != "failed" or chosen[key].status == "failed":
