@@ -143,3 +143,38 @@ def test_the_rate_rises_linearly_and_falls_as_a_cosine(accumulate):
 @pytest.mark.mm
 def test_without_warm_up_the_first_step_has_the_full_rate():
     assert rates(OptimiserSettings(lr=2.0), 5)[0][0] == 2.0
+
+
+@pytest.mark.mm
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_rate_falls_along_a_line(accumulate):
+    warmup, total = 4 * accumulate, 20 * accumulate
+    settings = OptimiserSettings(lr=2.0, warmup_iters=4, warmup_start=0.1, decay="linear", layer_decay=0.5)
+    for step, (head, first) in enumerate(rates(settings, 20, accumulate)):
+        factor = 0.1 + 0.9 * step / warmup if step < warmup else (total - step) / (total - warmup)
+        assert head == pytest.approx(2.0 * factor, rel=1e-9)
+        assert first == pytest.approx(2.0 * 0.5**3 * factor, rel=1e-9)
+
+
+@pytest.mark.mm
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_rate_falls_to_a_tenth_at_each_milestone(accumulate):
+    settings = OptimiserSettings(lr=2.0, warmup_iters=4, warmup_start=0.1, decay="steps", milestones=(10, 15))
+    for step, (head, _) in enumerate(rates(settings, 20, accumulate)):
+        done = step // accumulate
+        factor = 0.1 + 0.9 * step / (4 * accumulate) if done < 4 else 0.1 ** ((done >= 10) + (done >= 15))
+        assert head == pytest.approx(2.0 * factor, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"decay": "steps"},
+        {"milestones": (3,)},
+        {"decay": "steps", "milestones": (5, 3)},
+        {"decay": "steps", "milestones": (0, 3)},
+    ],
+)
+def test_milestones_belong_to_steps_and_ascend(wrong):
+    with pytest.raises(ProtocolError, match="needs ascending milestones"):
+        OptimiserSettings(lr=1.0, **wrong)

@@ -1,4 +1,4 @@
-"""AdamW with layer decay, linear warm-up and cosine decay: what BERT-style fine-tuning shares over the three tasks.
+"""AdamW with layer decay, linear warm-up and one of three decays: what BERT-style fine-tuning shares over the tasks.
 
 Layer decay (Clark et al., ELECTRA; BEiT, MAE, SimMIM): a parameter of the encoder's layer group ``g`` of ``G``
 trains at ``lr * layer_decay ** (G - 1 - g)``; the last group (final norm) and everything outside the encoder (heads)
@@ -8,14 +8,19 @@ Biases, norm scales and what ``encoder.no_weight_decay()`` names are not decayed
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from unveil_evalharness.errors import ProtocolError
 
-__all__ = ["LayeredEncoder", "OptimiserSettings", "build_optimiser", "parameter_groups", "schedule"]
+__all__ = ["Decay", "LayeredEncoder", "OptimiserSettings", "build_optimiser", "parameter_groups", "schedule"]
+
+Decay = Literal["cosine", "linear", "steps"]
+"""How the learning rate falls after the warm-up."""
+
+_STEP_FACTOR = 0.1  # at each milestone, as in mmdet's and detectron2's schedules
 
 
 @runtime_checkable
@@ -48,7 +53,11 @@ class OptimiserSettings:
     warmup_start: float = 1e-3
     """Learning rate of the first warm-up step, as a fraction of `lr`."""
     final_lr: float = 0.0
-    """Learning rate at the end of the cosine, as a fraction of `lr`."""
+    """Learning rate at the end of a cosine or line, as a fraction of `lr`."""
+    decay: Decay = "cosine"
+    """Along a cosine or a line to `final_lr`, or to a tenth at each of `milestones`."""
+    milestones: tuple[int, ...] = ()
+    """Steps at which ``"steps"`` lowers the rate."""
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float | None = None
     """Largest norm of the gradient; None does not clip."""
@@ -58,6 +67,12 @@ class OptimiserSettings:
             raise ProtocolError(
                 f"optimiser settings need lr > 0, 0 < layer_decay <= 1 and warmup_iters >= 0, got lr={self.lr}, "
                 f"layer_decay={self.layer_decay}, warmup_iters={self.warmup_iters}"
+            )
+        ascending = sorted(set(self.milestones)) == list(self.milestones)
+        if (self.decay == "steps") != bool(self.milestones) or not ascending or min(self.milestones, default=1) < 1:
+            raise ProtocolError(
+                f"decay 'steps' needs ascending milestones of at least 1 and no other decay has any, got "
+                f"decay={self.decay!r}, milestones={self.milestones}"
             )
 
 
@@ -132,7 +147,7 @@ def build_optimiser(model: nn.Module, encoder: LayeredEncoder, settings: Optimis
 
 
 def schedule(settings: OptimiserSettings, *, max_iters: int, accumulate: int = 1) -> list[Mapping[str, Any]]:
-    """Scheduler configs of mmengine for linear warm-up and cosine decay, counted in passes.
+    """Scheduler configs of mmengine for linear warm-up and decay, counted in passes.
 
     Args:
         settings: see `OptimiserSettings`.
@@ -145,16 +160,19 @@ def schedule(settings: OptimiserSettings, *, max_iters: int, accumulate: int = 1
     if settings.warmup_iters >= max_iters:
         raise ProtocolError(f"warmup_iters={settings.warmup_iters} must be below max_iters={max_iters}")
     warmup, end = settings.warmup_iters * accumulate, max_iters * accumulate
-    cosine = {
-        "type": "CosineAnnealingLR",
-        "begin": warmup,
-        "end": end,
-        "T_max": end - warmup,
-        "eta_min_ratio": settings.final_lr,
-        "by_epoch": False,
-    }
+    decay: dict[str, Any] = {"begin": warmup, "end": end, "by_epoch": False}
+    match settings.decay:
+        case "cosine":
+            decay |= {"type": "CosineAnnealingLR", "T_max": end - warmup, "eta_min_ratio": settings.final_lr}
+        case "linear":
+            # mmengine reaches the end value one step before `end`.
+            line = {"start_factor": 1.0, "end_factor": settings.final_lr, "end": end + 1}
+            decay |= {"type": "LinearLR", **line}
+        case "steps":
+            passes = [step * accumulate for step in settings.milestones]
+            decay |= {"type": "MultiStepLR", "milestones": passes, "gamma": _STEP_FACTOR, "begin": 0}
     if warmup == 0:
-        return [cosine]
+        return [decay]
     # mmengine reaches the full rate one step before `end`; `+ 1` makes step `warmup` the first at the full rate.
     linear = {
         "type": "LinearLR",
@@ -163,4 +181,4 @@ def schedule(settings: OptimiserSettings, *, max_iters: int, accumulate: int = 1
         "end": warmup + 1,
         "by_epoch": False,
     }
-    return [linear, cosine]
+    return [linear, decay]
