@@ -26,6 +26,8 @@ class Command:
     """Name of the options dataclass."""
     what: str
     """One line for the list of commands."""
+    bad_input: int = 2
+    """Exit code of bad input, where 2 already means something else."""
 
 
 COMMANDS = {
@@ -44,6 +46,34 @@ COMMANDS = {
         options="CorrelateOptions",
         what="relate validation losses to downstream metrics",
     ),
+    "predict": Command(
+        module="predict.command",
+        options="PredictOptions",
+        what="forecast a run's score from its loss, with an interval, and whether to measure it",
+    ),
+    "compare": Command(
+        module="compare.command",
+        options="CompareOptions",
+        what="compare two checkpoints, paired by evaluation item: evalharness compare A B",
+    ),
+    "gate": Command(
+        module="gate.command",
+        options="GateOptions",
+        what="is a candidate worse than a baseline? exit 0 ok, 1 regressed, 2 undecided, 3 not comparable",
+        bad_input=4,
+    ),
+    "gate init": Command(
+        module="gate.lifecycle", options="InitOptions", what="pin a baseline from finished runs", bad_input=4
+    ),
+    "gate promote": Command(
+        module="gate.lifecycle",
+        options="PromoteOptions",
+        what="move a baseline to a candidate, with a reason",
+        bad_input=4,
+    ),
+    "gate show": Command(
+        module="gate.lifecycle", options="ShowOptions", what="show a baseline and its history", bad_input=4
+    ),
 }
 """A command of two words (``gate promote``) is looked for before one of its first word alone."""
 
@@ -54,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(given)
     except HarnessError as error:
-        return _fail(str(error))
+        name = _name(given)
+        return _fail(str(error), code=COMMANDS[name].bad_input if name else 2)
     except BrokenPipeError:
         # The reader of stdout (head, less) has gone; nobody is left to tell.
         sys.stderr.close()
@@ -75,13 +106,17 @@ def _dispatch(given: list[str]) -> int:
 
         print(f"evalharness {version('unveil-evalharness')}")
         return 0
-    name = next((name for name in (" ".join(given[:2]), given[0]) if name in COMMANDS), None)
+    name = _name(given)
     if name is None:
         return _fail(f"unknown command {given[0]!r}{nearest(given[0], list(COMMANDS))}")
     command = COMMANDS[name]
     module = import_module(f"unveil_evalharness.{command.module}")
     options = parse_options(module.__dict__[command.options], name, given[len(name.split()) :])
     return module.main(options)
+
+
+def _name(given: list[str]) -> str | None:
+    return next((name for name in (" ".join(given[:2]), *given[:1]) if name in COMMANDS), None)
 
 
 def _usage() -> str:
@@ -100,6 +135,6 @@ def _usage() -> str:
     )
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, *, code: int = 2) -> int:
     print(f"evalharness: error: {message}", file=sys.stderr)
-    return 2
+    return code

@@ -1,12 +1,16 @@
 """Errors of the harness: what was given, what is allowed, what to do next, in one line."""
 
 __all__ = [
+    "BatchTooLargeError",
     "CheckpointInputError",
     "DataError",
     "DependencyError",
+    "DivergedError",
     "GateError",
+    "GateFileError",
     "HarnessError",
     "NotComparableError",
+    "OutOfMemoryError",
     "OutputError",
     "ProtocolError",
     "ResultsError",
@@ -47,6 +51,31 @@ class DependencyError(HarnessError):
 
 class GateError(HarnessError):
     """The encoder inside a task's model is not the encoder of the checkpoint (coverage or forward parity)."""
+
+
+class DivergedError(HarnessError):
+    """Training produced a loss that is not a finite number."""
+
+
+class OutOfMemoryError(HarnessError):
+    """A task that did not fit into the memory of the device or of the machine."""
+
+
+class BatchTooLargeError(OutOfMemoryError):
+    """A probe of one training pass that does not fit; says which batch would.
+
+    Args:
+        message: one line.
+        fitting: images per pass that fit, a divisor of the protocol's batch; None when not even one does.
+    """
+
+    def __init__(self, message: str, *, fitting: int | None) -> None:
+        super().__init__(message)
+        self.fitting = fitting
+
+
+class GateFileError(HarnessError):
+    """A policy, baseline or ratio file of `evalharness gate` that cannot be used; names the file and the key."""
 
 
 class ProtocolError(HarnessError):

@@ -1,0 +1,162 @@
+"""A baseline: what a candidate is measured against, pinned by runs, in a small text file that reviews well in a diff.
+
+The numbers are TOML, sorted; the outcomes of single items lie beside it as compact parquet files that it names by
+their SHA-256. It holds every promotion with who, when and why, and no code path but `gate init` and `gate promote`
+writes it: a better candidate never moves it.
+"""
+
+import hashlib
+import tomllib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from unveil_evalharness.compare.measured import Measured
+from unveil_evalharness.compare.sides import Side
+from unveil_evalharness.errors import GateFileError
+from unveil_evalharness.gate.ratios import Kind, Ratio
+
+__all__ = ["SCHEMA_VERSION", "SHORT", "Baseline", "Promotion", "read_baseline", "samples_folder"]
+
+SCHEMA_VERSION = 1
+SHORT = 12
+"""Digits of a hash by which the file names checkpoints and outcomes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Promotion:
+    """One entry of the history."""
+
+    when: str
+    """ISO 8601 in UTC."""
+    by: str
+    reason: str
+    checkpoints: tuple[str, ...]
+    """Label and hash of each checkpoint."""
+    means: tuple[tuple[str, float], ...]
+    """Mean of each metric as pinned then."""
+    conditions: tuple[tuple[str, str], ...]
+    """Protocol and data of each metric then: means under different ones are different quantities."""
+
+    @property
+    def date(self) -> datetime:
+        """When, as a time."""
+        return datetime.fromisoformat(self.when)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Baseline:
+    """What is pinned."""
+
+    path: Path
+    measured: tuple[Measured, ...]
+    """One per metric, sorted by name."""
+    promotions: tuple[Promotion, ...]
+    """Oldest first; never empty."""
+    ratios: dict[tuple[Kind, str], Ratio] = field(default_factory=dict)
+
+    @property
+    def side(self) -> Side:
+        """The baseline as one side of a comparison."""
+        shas = tuple(dict.fromkeys(sha for one in self.measured for sha in one.checkpoints))
+        return Side(name=str(self.path), measured=self.measured, problems=(), checkpoints=shas)
+
+    def age(self, now: datetime) -> int:
+        """Whole days since the last promotion."""
+        return (now - self.promotions[-1].date).days
+
+    def drift(self, metric: str) -> float | None:
+        """How far the metric has moved since it was first pinned under today's conditions; None for one entry."""
+        last = self.promotions[-1]
+        condition = dict(last.conditions).get(metric)
+        means = [dict(one.means) for one in self.promotions if dict(one.conditions).get(metric) == condition]
+        values = [entry[metric] for entry in means if metric in entry]
+        return values[-1] - values[0] if len(values) > 1 else None
+
+
+def samples_folder(path: Path) -> Path:
+    """Where the outcomes of a baseline lie."""
+    return path.with_name(f"{path.stem}.samples")
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Reads a baseline and checks the outcomes beside it against their hashes.
+
+    Raises:
+        GateFileError: no such file, not a baseline, written by a newer version, or outcomes that were altered.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise GateFileError(f"cannot read the baseline {path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise GateFileError(f"{path} is not TOML: {error}; restore it from version control") from error
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise GateFileError(
+            f"{path} has schema_version {version}, this unveil-evalharness reads {SCHEMA_VERSION}; "
+            "make it with `evalharness gate init`"
+        )
+    try:
+        return Baseline(
+            path=path,
+            measured=tuple(_measured(name, entry, content, path) for name, entry in content["metrics"].items()),
+            promotions=tuple(_promotion(entry) for entry in content["promotions"]),
+            ratios={
+                (kind, name): Ratio(name=name, kind=kind, **entry)
+                for kind in ("speed", "memory")
+                for name, entry in content.get(kind, {}).items()
+            },
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error, GateFileError):
+            raise
+        raise GateFileError(
+            f"{path} is damaged: {type(error).__name__}: {error}; restore it from version control"
+        ) from error
+
+
+def _measured(name: str, entry: dict[str, Any], content: dict[str, Any], path: Path) -> Measured:
+    errors = tuple(None if error == "unknown" else float(error) for error in entry["standard_errors"])
+    return Measured(
+        metric=name,
+        task=entry["task"],
+        task_version=entry["task_version"],
+        suite=entry["suite"],
+        protocol=entry["protocol"],
+        data_hash=entry["data_hash"],
+        limit=None,
+        higher_is_better=entry["higher_is_better"],
+        unit=entry["unit"],
+        main=entry["main"],
+        n=entry["n"],
+        values=tuple(float(value) for value in entry["values"]),
+        standard_errors=errors,
+        seeds=tuple(entry["seeds"]),
+        checkpoints=tuple(content["checkpoints"][short] for short in entry["checkpoints"]),
+        samples=tuple(_samples(content["outcomes"][short], path) if short else None for short in entry["samples"]),
+        versions=tuple(sorted(content["versions"].items())),
+        hardware=content["hardware"],
+    )
+
+
+def _samples(sha: str, path: Path) -> Path:
+    file = samples_folder(path) / f"{sha[:SHORT]}.parquet"
+    if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != sha:
+        raise GateFileError(f"{file} is not what {path} pinned: its hash differs; restore it from version control")
+    return file
+
+
+def _promotion(entry: dict[str, Any]) -> Promotion:
+    when = datetime.fromisoformat(entry["when"])
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return Promotion(
+        when=when.isoformat(timespec="seconds"),
+        by=entry["by"],
+        reason=entry["reason"],
+        checkpoints=tuple(entry["checkpoints"]),
+        means=tuple((name, float(pinned["mean"])) for name, pinned in entry["metrics"].items()),
+        conditions=tuple((name, pinned["condition"]) for name, pinned in entry["metrics"].items()),
+    )
