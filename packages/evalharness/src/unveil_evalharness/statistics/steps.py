@@ -1,0 +1,93 @@
+"""Does a longer run with a lower loss score higher, and one with a higher loss lower? The two sides, told apart.
+
+A step goes from one run to the next longer one of the same model and data. Falling steps say whether good news can be
+believed, rising ones whether bad news can. Shapes: n points.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unveil_evalharness.statistics.intervals import Interval, wilson_interval
+
+__all__ = ["Side", "Step", "Steps", "steps"]
+
+Vector = NDArray[np.float64]
+Groups = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """From a run to the next longer one of its pair, by index."""
+
+    shorter: int
+    longer: int
+    change_x: float
+    change_y: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Side:
+    """The steps on which x fell, or those on which it rose."""
+
+    num_steps: int
+    num_gained: int
+    """On how many y rose."""
+    num_lost: int
+    """On how many y fell; a step may do neither."""
+    gained: Interval
+    """Share that gained, Wilson."""
+    lost: Interval
+    """Share that lost, Wilson."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Steps:
+    """All steps and their two sides."""
+
+    falling: Side
+    rising: Side
+    steps: tuple[Step, ...]
+
+
+def steps(x: Vector, y: Vector, pairs: Groups, lengths: Vector, *, confidence: float = 0.95) -> Steps:
+    """The steps between successive lengths of each pair; runs of one length (seeds) are averaged first.
+
+    Args:
+        x: loss, lower is better, [n].
+        y: metric, higher is better, [n].
+        pairs: which model and data, [n].
+        lengths: steps of training, [n].
+        confidence: level of the Wilson intervals.
+    """
+    found: list[Step] = []
+    for pair in np.unique(pairs):
+        inside = np.flatnonzero(pairs == pair)
+        marks = [inside[lengths[inside] == length] for length in np.unique(lengths[inside])]
+        found += [
+            Step(
+                shorter=int(before[0]),
+                longer=int(after[0]),
+                change_x=float(x[after].mean() - x[before].mean()),
+                change_y=float(y[after].mean() - y[before].mean()),
+            )
+            for before, after in itertools.pairwise(marks)
+        ]
+    return Steps(
+        falling=_side([step for step in found if step.change_x < 0], confidence),
+        rising=_side([step for step in found if step.change_x > 0], confidence),
+        steps=tuple(found),
+    )
+
+
+def _side(found: list[Step], confidence: float) -> Side:
+    gained, lost = sum(step.change_y > 0 for step in found), sum(step.change_y < 0 for step in found)
+    return Side(
+        num_steps=len(found),
+        num_gained=gained,
+        num_lost=lost,
+        gained=wilson_interval(gained, len(found), confidence),
+        lost=wilson_interval(lost, len(found), confidence),
+    )
