@@ -3,48 +3,55 @@
 import re
 from collections.abc import Sequence
 
-from unveil_evalharness.report.content import Answer, Content
-from unveil_evalharness.report.figures import Picture
-from unveil_evalharness.report.tables import Table
+from unveil_evalharness.report.content import Answer, Content, Section
+from unveil_evalharness.report.html_table import MAX_ROWS
+from unveil_evalharness.report.tables import Table, table_file
 
 __all__ = ["answer_lines", "table_lines", "to_markdown"]
 
 
-def to_markdown(content: Content, pictures: Sequence[Picture]) -> str:
-    """The report; figures are links into ``figures/`` beside it."""
+def to_markdown(content: Content) -> str:
+    """The report; figures are links into ``figures/`` beside it, pictures of predictions are left to the page."""
     lines = [f"# {_escape(content.title)}", "", *answer_lines(content.answers), "", "## Results", ""]
     lines += _table(content.overview)
-    if pictures:
-        lines += ["## Figures", ""]
-        for picture in pictures:
-            lines += [f"![{_escape(picture.title)}](figures/{picture.name}.svg)", ""]
-    if content.correlation is not None:
-        lines += ["## Correlation", "", *_table(content.correlation)]
-    lines += ["## Every metric, by task", ""] if content.tasks else []
-    for table in content.tasks:
-        lines += [f"### {_escape(table.title)}", "", *_table(table)]
-    if content.problems is not None:
-        lines += [f"## {content.problems.title}", "", *_table(content.problems)]
-    lines += ["## Provenance", ""]
-    for table in content.provenance:
-        lines += [f"### {_escape(table.title)}", "", *_table(table)]
+    for section in content.sections:
+        lines += _section(section)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _section(section: Section) -> list[str]:
+    lines = [f"## {_escape(section.title)}", ""]
+    for paragraph in section.paragraphs:
+        lines += [_escape(paragraph), ""]
+    if section.answers:
+        lines += [*answer_lines(section.answers), ""]
+    for figure in section.figures:
+        lines += [f"![{_escape(figure.title)}](figures/{figure.name}.svg)", ""]
+    for gallery in section.galleries:
+        lines += [f"- {_escape(gallery.title)}: {len(gallery.shots)} pictures, in report.html"]
+    lines += [""] if section.galleries else []
+    tables = (*section.tables, *section.folded)
+    for table in tables:
+        heading = [f"### {_escape(table.title)}", ""] if len(tables) > 1 or table.title != section.title else []
+        lines += [*heading, *_table(table)]
+    return lines
 
 
 def answer_lines(answers: Sequence[Answer], *, escaped: bool = True) -> list[str]:
     """One bullet per answer with its cautions below; `escaped` for Markdown, raw for a terminal."""
     lines = []
     for answer in answers:
-        texts = (f"{answer.task}: {answer.text}", *answer.cautions)
+        verdict = f"[{answer.verdict}] " if answer.verdict else ""
+        texts = (f"{verdict}{answer.task}: {answer.text}", *answer.cautions)
         first, *others = (_escape(text) if escaped else " ".join(text.split()) for text in texts)
         lines += [f"- {first}", *(f"  - {caution}" for caution in others)]
     return lines
 
 
-def table_lines(table: Table) -> list[str]:
-    """The table in Markdown, padded so that it also reads well as plain text."""
+def table_lines(table: Table, *, max_rows: int = MAX_ROWS) -> list[str]:
+    """The first rows of the table in Markdown, padded so that it also reads well as plain text."""
     texts = [[_escape(text) for text in table.header]]
-    texts += [[_escape(cell.shown) for cell in row] for row in table.rows]
+    texts += [[_escape(cell.shown) for cell in row] for row in table.rows[:max_rows]]
     widths = [max(len(row[column]) for row in texts) for column in range(len(table.header))]
 
     def line(row: Sequence[str]) -> str:
@@ -63,6 +70,8 @@ def table_lines(table: Table) -> list[str]:
 
 def _table(table: Table) -> list[str]:
     notes = [line for note in table.notes for line in (_escape(note), "")]
+    if len(table.rows) > MAX_ROWS:
+        notes += [f"The first {MAX_ROWS:,} of {len(table.rows):,} rows; all of them are in {table_file(table)}.", ""]
     return [*table_lines(table), "", *notes]
 
 

@@ -1,107 +1,114 @@
-"""The report as one HTML page that needs nothing but itself: style and figures inside, no script, no link outward."""
+"""The report as one HTML page that needs nothing but itself: style, script, figures and pictures are inside.
+
+A content security policy lets the browser run exactly this script and fetch nothing; every word that comes from
+results, manifests or pictures is escaped.
+"""
 
 import base64
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Sequence
 from html import escape
 from importlib import resources
 
-from unveil_evalharness.report.content import Answer, Content
-from unveil_evalharness.report.figures import Picture
-from unveil_evalharness.report.tables import BASELINE_LABEL, Cell, Table
+from unveil_evalharness.report.content import Answer, Content, Gallery, Section, Shot
+from unveil_evalharness.report.html_table import table_html
+from unveil_evalharness.report.palette import theme_css
+from unveil_evalharness.report.svg import figure_html, whole_words
+from unveil_evalharness.report.tables import Table
 
 __all__ = ["to_html"]
 
-_WIDE = 28  # characters from which a cell of words may be broken over lines
+_OUTCOMES = {"good": "✓ right", "bad": "✗ wrong", "example": ""}
+_FEW_GALLERIES = 2
 
 
-def to_html(content: Content, pictures: Sequence[Picture]) -> str:
-    """The page as text; every word that comes from results or manifests is escaped."""
-    style = resources.files("unveil_evalharness.report").joinpath("style.css").read_text(encoding="utf-8")
-    sections = [
-        f"<h1>{escape(content.title)}</h1>",
-        _answers(content.answers),
-        "<h2>Results</h2>",
-        _table(content.overview, with_caption=False),
-        *_section("Figures", map(_figure, pictures)),
-        *_section("Correlation", [] if content.correlation is None else [_table(content.correlation)]),
-        *_section("Every metric, by task", map(_table, content.tasks)),
-        *_section(
-            "Failed and not applicable",
-            [] if content.problems is None else [_table(content.problems, with_caption=False)],
-        ),
-        "<h2>Provenance</h2>",
-        "".join(_details(table) for table in content.provenance),
+def to_html(content: Content) -> str:
+    """The page as text.
+
+    Tables of more rows than a page bears are cut, with a note that names the file beside it that holds them all.
+    """
+    style = theme_css() + _resource("style.css")
+    script = _resource("script.js")
+    sections = [section for section in content.sections if not section.is_empty]
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    links = [("results", "Results"), *((section.key, section.title) for section in sections)]
+    nav = "".join(f'<li><a href="#{escape(key)}">{escape(title)}</a></li>' for key, title in links)
+    body = [
+        f"<header><h1>{escape(content.title)}</h1>",
+        '<button type="button" id="theme" hidden>Light or dark</button></header>',
+        _answers(content.answers, "answers"),
+        f'<nav aria-label="Sections"><ul>{nav}</ul></nav>',
+        f'<section id="results"><h2>Results</h2>{table_html(content.overview, with_caption=False)}</section>',
+        *map(_section, sections),
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(content.title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(sections)
-        + "\n</main>\n</body>\n</html>\n"
+        '<meta name="referrer" content="no-referrer">\n'
+        f"<title>{escape(content.title)}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(body)
+        + '\n</main>\n<div id="tip" role="tooltip" hidden></div>\n'
+        + f"<script>{script}</script>\n</body>\n</html>\n"
     )
 
 
-def _section(title: str, parts: Iterable[str]) -> list[str]:
-    body = list(parts)
-    return [f"<h2>{escape(title)}</h2>", *body] if body else []
+def _resource(name: str) -> str:
+    return resources.files("unveil_evalharness.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _answers(answers: Sequence[Answer]) -> str:
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}"
+
+
+def _section(section: Section) -> str:
+    parts = [f"<h2>{escape(section.title)}</h2>"]
+    parts += [f"<p>{whole_words(paragraph)}</p>" for paragraph in section.paragraphs]
+    if section.answers:
+        parts.append(_answers(section.answers, f"answers-{section.key}"))
+    if section.figures:
+        parts.append(f'<div class="figures">{"".join(map(figure_html, section.figures))}</div>')
+    parts += map(table_html, section.tables)
+    parts += [_gallery(gallery, open_=index < _FEW_GALLERIES) for index, gallery in enumerate(section.galleries)]
+    parts += map(_details, section.folded)
+    return f'<section id="{escape(section.key)}">{"".join(parts)}</section>'
+
+
+def _answers(answers: Sequence[Answer], key: str) -> str:
     items = []
     for answer in answers:
-        cautions = "".join(f"<li>{_words(caution)}</li>" for caution in answer.cautions)
+        cautions = "".join(f"<li>{whole_words(caution)}</li>" for caution in answer.cautions)
         more = f"<ul>{cautions}</ul>" if cautions else ""
-        items.append(f'<li><span class="task">{escape(answer.task)}</span>: {_words(answer.text)}{more}</li>')
-    return f'<ul class="answers">{"".join(items)}</ul>'
-
-
-def _words(text: str) -> str:
-    """A sentence; ``n = 6`` stays on one line."""
-    return escape(text).replace("n = ", "n&nbsp;=&nbsp;")
-
-
-def _table(table: Table, *, with_caption: bool = True) -> str:
-    header = "".join(f"<th{_kind(index, table)}>{_breakable(title)}</th>" for index, title in enumerate(table.header))
-    rows = []
-    for row in table.rows:
-        baseline = ' class="baseline"' if row[0].text == BASELINE_LABEL else ""
-        rows.append(f"<tr{baseline}>{''.join(_cell(cell, index, table) for index, cell in enumerate(row))}</tr>")
-    caption = f"<caption>{escape(table.title)}</caption>" if with_caption else ""
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
-    return (
-        f'<div class="scroll"><table>{caption}<thead><tr>{header}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>{notes}"
-    )
-
-
-def _cell(cell: Cell, index: int, table: Table) -> str:
-    value = "" if cell.value is None else f' data-value="{cell.value!r}"'
-    if index >= table.num_text_columns:
-        return f'<td class="number{" weak" if cell.weak else ""}"{value}>{escape(cell.shown)}</td>'
-    wide = ' class="wide"' if index and len(cell.text) > _WIDE else ""
-    return f"<td{wide}{value}>{escape(cell.shown)}</td>"
-
-
-def _breakable(title: str) -> str:
-    """A metric's name may be broken after its dot, else after an underscore, so that many columns fit a page."""
-    mark = "." if "." in title else "_"
-    return escape(title).replace(mark, f"{mark}<wbr>")
-
-
-def _kind(index: int, table: Table) -> str:
-    return ' class="number"' if index >= table.num_text_columns else ""
+        verdict = f'<strong class="verdict {answer.tone}">{escape(answer.verdict)}</strong> ' if answer.verdict else ""
+        items.append(
+            f'<li>{verdict}<span class="task">{escape(answer.task)}</span>: {whole_words(answer.text)}{more}</li>'
+        )
+    return f'<ul class="answers" id="{escape(key)}">{"".join(items)}</ul>'
 
 
 def _details(table: Table) -> str:
-    return f"<details><summary>{escape(table.title)}</summary>{_table(table, with_caption=False)}</details>"
+    return f"<details><summary>{escape(table.title)}</summary>{table_html(table, with_caption=False)}</details>"
 
 
-def _figure(picture: Picture) -> str:
-    def data(svg: bytes) -> str:
-        return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode('ascii')}"
-
+def _gallery(gallery: Gallery, *, open_: bool) -> str:
+    right = sum(shot.outcome == "good" for shot in gallery.shots)
+    judged = sum(shot.outcome != "example" for shot in gallery.shots)
+    tally = f" <small>{right} of {judged} right</small>" if judged else ""
     return (
-        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{data(picture.svg_dark)}">'
-        f'<img src="{data(picture.svg)}" alt="{escape(picture.alternative)}"></picture>'
-        f"<figcaption>{escape(picture.title)}</figcaption></figure>"
+        f"<details{' open' if open_ else ''}><summary>{escape(gallery.title)}{tally}</summary>"
+        f'<div class="gallery">{"".join(map(_shot, gallery.shots))}</div></details>'
+    )
+
+
+def _shot(shot: Shot) -> str:
+    data = base64.b64encode(shot.encoded).decode("ascii")
+    outcome = _OUTCOMES[shot.outcome]
+    mark = f'<span class="outcome">{outcome}</span> ' if outcome else ""
+    return (
+        f'<figure class="shot {shot.outcome}"><img src="data:image/{shot.kind};base64,{data}" width="{shot.width}" '
+        f'height="{shot.height}" alt="{escape(shot.caption or "prediction")}">'
+        f"<figcaption>{mark}{escape(shot.caption)}</figcaption></figure>"
     )

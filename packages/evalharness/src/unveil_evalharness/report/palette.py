@@ -5,6 +5,7 @@ hues and lifts the two dark ones. Colour always comes with a second cue (marker,
 """
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,18 +16,23 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from unveil_evalharness.report.plot import NUM_SCALE_COLOURS
+
 __all__ = [
     "DARK",
     "LIGHT",
     "MARKERS",
     "Theme",
-    "colours",
+    "colour_of",
+    "darkened",
     "new_figure",
     "plain",
     "plain_lines",
     "png_bytes",
+    "scale_colours",
     "style_axes",
     "svg_bytes",
+    "theme_css",
 ]
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -60,13 +66,39 @@ DARK = Theme(
 )
 
 
-def colours(theme: Theme, count: int) -> list[str]:
-    """`count` colours that can be told apart; beyond the palette, steps of the part of cividis that the paper shows."""
-    if count <= len(theme.series):
-        return list(theme.series[:count])
+def colour_of(theme: Theme, name: str) -> str:
+    """The colour behind a name of `unveil_evalharness.report.plot.colour_names`, as ``#rrggbb``."""
+    if name in ("muted", "ink"):
+        return theme.muted if name == "muted" else theme.ink
+    kind, index = name[0], int(name[1:])
+    return theme.series[index] if kind == "c" else scale_colours(theme)[index]
+
+
+def scale_colours(theme: Theme) -> list[str]:
+    """Steps of the part of cividis that the paper shows, for more series than the palette has colours."""
     first, last = (0.0, 0.85) if theme is LIGHT else (0.2, 1.0)
     scale = matplotlib.colormaps["cividis"]
-    return [to_hex(scale(first + (last - first) * index / (count - 1))) for index in range(count)]
+    return [to_hex(scale(first + (last - first) * step / (NUM_SCALE_COLOURS - 1))) for step in range(NUM_SCALE_COLOURS)]
+
+
+def theme_css() -> str:
+    """The colours as custom properties: light, dark where the reader's system is dark or the page was switched."""
+
+    def block(theme: Theme) -> str:
+        colours = {"paper": theme.paper, "ink": theme.ink, "muted": theme.muted, "grid": theme.grid}
+        colours |= {f"c{index}": colour for index, colour in enumerate(theme.series)}
+        colours |= {f"q{index}": colour for index, colour in enumerate(scale_colours(theme))}
+        return "".join(f"--{name}:{colour};" for name, colour in colours.items())
+
+    names = ["muted", "ink", *(f"c{index}" for index in range(len(LIGHT.series)))]
+    names += [f"q{index}" for index in range(NUM_SCALE_COLOURS)]
+    used = "".join(f".{name}{{--k:var(--{name})}}" for name in names)
+    dark = f"{{color-scheme:dark;{block(DARK)}}}"
+    return (
+        f":root{{color-scheme:light;{block(LIGHT)}}}\n"
+        f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){dark}}}\n"
+        f"@media screen{{:root[data-theme=dark]{dark}}}\n{used}\n"
+    )
 
 
 def new_figure(
@@ -110,6 +142,15 @@ def svg_bytes(figure: Figure) -> bytes:
     with matplotlib.rc_context({"svg.hashsalt": "unveil", "svg.fonttype": "path"}):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
+
+
+def darkened(svg: bytes) -> bytes:
+    """A figure drawn in `LIGHT` with the colours of `DARK`: every colour of a figure is one of its theme."""
+    pairs = [(LIGHT.paper, DARK.paper), (LIGHT.ink, DARK.ink), (LIGHT.muted, DARK.muted), (LIGHT.grid, DARK.grid)]
+    pairs += zip(LIGHT.series, DARK.series, strict=True)
+    pairs += zip(scale_colours(LIGHT), scale_colours(DARK), strict=True)
+    swapped = dict(pairs)
+    return re.sub(rb"#[0-9a-f]{6}", lambda found: swapped.get(found[0].decode(), found[0].decode()).encode(), svg)
 
 
 def png_bytes(figure: Figure) -> bytes:

@@ -1,5 +1,6 @@
 """The tables of the report, as plain values that Markdown, HTML and the terminal render alike."""
 
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ __all__ = [
     "correlation_table",
     "overview_table",
     "problem_table",
+    "table_file",
     "task_table",
+    "text_row",
 ]
 
 BASELINE_LABEL = "trivial baseline"
@@ -34,6 +37,8 @@ class Cell:
     value: float | None = None
     weak: bool = False
     """The value does not beat the trivial baseline."""
+    shade: float | None = None
+    """How dark the cell's ground is, from 0 to 1; None for none."""
 
     @property
     def shown(self) -> str:
@@ -50,6 +55,16 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     num_text_columns: int = 1
     notes: tuple[str, ...] = ()
+
+
+def table_file(table: Table) -> str:
+    """Where all rows of the table are kept when the page shows only the first, relative to the page."""
+    return f"tables/{re.sub(r'[^A-Za-z0-9]+', '_', table.title).strip('_').lower()[:80]}.csv"
+
+
+def text_row(*texts: str) -> tuple[Cell, ...]:
+    """A row of words."""
+    return tuple(Cell(text=text) for text in texts)
 
 
 def overview_table(lookup: Lookup) -> Table:

@@ -1,30 +1,44 @@
-"""Writes the report: ``report.html``, ``report.md``, ``correlation.json`` and ``figures/``."""
+"""Writes the report: ``report.html``, ``.md``, ``.json`` and ``.csv``, ``figures/``, and tables too long for a page."""
 
+import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from unveil_evalharness.correlate.correlation import Correlation, correlate_evidence
 from unveil_evalharness.correlate.evidence import read_evidence
 from unveil_evalharness.errors import OutputError
-from unveil_evalharness.report.content import Content, build_content
-from unveil_evalharness.report.figures import draw_all
+from unveil_evalharness.report.assemble import assemble
+from unveil_evalharness.report.content import Content
+from unveil_evalharness.report.html_table import MAX_ROWS
 from unveil_evalharness.report.lookup import Lookup
+from unveil_evalharness.report.machine import rows_csv, table_csv, to_json
 from unveil_evalharness.report.markdown import to_markdown
 from unveil_evalharness.report.page import to_html
+from unveil_evalharness.report.papers import paper_files
+from unveil_evalharness.report.tables import table_file
 
-__all__ = ["Report", "make_report", "write_report"]
+__all__ = ["FORMATS", "Format", "Report", "make_report", "write_content", "write_report"]
+
+Format = Literal["html", "md", "json", "csv"]
+FORMATS: tuple[Format, ...] = ("html", "md", "json", "csv")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """What was written, and what it says."""
 
-    page: Path
+    files: tuple[Path, ...]
+    """``report.html`` first where it was asked for; figures and tables are left out."""
     content: Content
-    correlation: Correlation
+
+    @property
+    def page(self) -> Path:
+        """The first file."""
+        return self.files[0]
 
 
 def write_report(output_paths: Sequence[Path], destination: Path) -> Path:
@@ -37,28 +51,64 @@ def write_report(output_paths: Sequence[Path], destination: Path) -> Path:
     return make_report(output_paths, destination).page
 
 
-def make_report(output_paths: Sequence[Path], destination: Path) -> Report:
-    """`write_report`, also returning the content for whoever wants to print it."""
+def make_report(output_paths: Sequence[Path], destination: Path, *, formats: Sequence[Format] = FORMATS) -> Report:
+    """`write_report` in chosen formats, also returning the content for whoever wants to print it."""
     evidence = read_evidence(output_paths)
     correlation = correlate_evidence(evidence)
-    lookup = Lookup.of(evidence)
-    content = build_content(lookup, correlation)
-    pictures = draw_all(lookup, correlation)
-    files = {f"figures/{picture.name}.svg": picture.svg for picture in pictures}
-    files |= {f"figures/{picture.name}.png": picture.png for picture in pictures}
-    files["correlation.json"] = (correlation.to_json() + "\n").encode("utf-8")
-    files["report.md"] = to_markdown(content, pictures).encode("utf-8")
-    files["report.html"] = to_html(content, pictures).encode("utf-8")
+    content = assemble(Lookup.of(evidence), correlation)
+    return write_content(
+        content,
+        destination,
+        formats=formats,
+        csv=lambda: rows_csv(evidence.rows),
+        extra=_extra(correlation),
+    )
+
+
+def _extra(correlation: Correlation) -> dict[str, Any]:
+    return {"correlation": json.loads(correlation.to_json())}
+
+
+def write_content(
+    content: Content,
+    destination: Path,
+    *,
+    formats: Sequence[Format],
+    csv: Callable[[], str],
+    extra: dict[str, Any],
+) -> Report:
+    """Writes `content` in the given formats; figures go with the page and with Markdown.
+
+    Raises:
+        OutputError: the destination cannot be written.
+    """
+    makers: dict[Format, Callable[[], str]] = {
+        "html": lambda: to_html(content),
+        "md": lambda: to_markdown(content),
+        "json": lambda: to_json(content, extra),
+        "csv": csv,
+    }
+    files = {f"report.{name}": makers[name]().encode("utf-8") for name in FORMATS if name in formats}
+    beside: dict[str, bytes] = {}
+    if {"html", "md"} & set(formats):
+        for figure in content.figures:
+            drawn = paper_files(figure)
+            beside[f"figures/{figure.name}.svg"] = drawn.svg
+            beside[f"figures/{figure.name}.dark.svg"] = drawn.svg_dark
+            beside[f"figures/{figure.name}.png"] = drawn.png
+        for table in content.tables:
+            if len(table.rows) > MAX_ROWS:
+                beside[table_file(table)] = table_csv(table).encode("utf-8")
     try:
-        (destination / "figures").mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
+        for name, data in {**beside, **files}.items():
+            (destination / name).parent.mkdir(parents=True, exist_ok=True)
             _write(destination / name, data)
     except OSError as error:
         raise OutputError(
             f"cannot write the report to {destination}: {error.strerror or error}; "
             "choose a folder you may write with --output, on a disk with free space"
         ) from error
-    return Report(page=destination / "report.html", content=content, correlation=correlation)
+    return Report(files=tuple(destination / name for name in files), content=content)
 
 
 def _write(path: Path, data: bytes) -> None:

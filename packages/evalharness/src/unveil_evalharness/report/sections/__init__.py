@@ -1,0 +1,1 @@
+"""Sections of the report about evaluated checkpoints, one idea a module."""
