@@ -3,127 +3,22 @@
 import multiprocessing
 import random
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional
-from unveil_evalharness.engine.optim import OptimiserSettings
-from unveil_evalharness.engine.runner import DivergedError, TrainingPlan, train_and_evaluate
-from unveil_evalharness.engine.session import session
-from unveil_evalharness.engine.stream import keyed_loader, seed_globals
+from line_training import Line
+from line_training import train_line as run
+from unveil_evalharness.engine.runner import DivergedError
+from unveil_evalharness.engine.stream import seed_globals
 from unveil_evalharness.errors import DataError
 
 pytestmark = pytest.mark.mm
 
 
-class Line:
-    """Points of y = 2x - 1 with jitter drawn from the global generator, as an augmentation would."""
-
-    def __len__(self):
-        return 10
-
-    def __getitem__(self, index):
-        x = index / 10 + 0.01 * random.random()
-        return torch.tensor([x]), torch.tensor([2 * x - 1])
-
-
-def collate(samples):
-    return {"inputs": torch.stack([x for x, _ in samples]), "targets": torch.stack([y for _, y in samples])}
-
-
-class TinyEncoder(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Linear(1, 4)
-
-    def forward(self, x):
-        return self.scale(x)
-
-    def layer_groups(self):
-        return [["scale.weight", "scale.bias"]]
-
-    def no_weight_decay(self):
-        return frozenset()
-
-
-def build_model(explode_at=None):
-    from mmengine.model import BaseModel
-
-    class Regression(BaseModel):
-        def __init__(self):
-            super().__init__()
-            self.encoder = TinyEncoder()
-            self.head = nn.Linear(4, 1)
-            self.passes = 0
-
-        def forward(self, inputs, targets, mode):
-            prediction = self.head(functional.dropout(self.encoder(inputs), 0.1, training=self.training))
-            if mode == "predict":
-                return [{"error": error} for error in (prediction - targets).abs().flatten().tolist()]
-            self.passes += 1
-            loss = functional.mse_loss(prediction, targets)
-            return {"loss": loss * float("nan") if self.passes == explode_at else loss}
-
-    return Regression()
-
-
-def build_metric():
-    from mmengine.evaluator import BaseMetric
-
-    class MeanError(BaseMetric):
-        def process(self, data_batch, data_samples):
-            self.results.extend(sample["error"] for sample in data_samples)
-
-        def compute_metrics(self, results):
-            return {"error": float(np.mean(results))}
-
-    return MeanError()
-
-
 def draw():
     """One number of each global generator."""
     return random.random(), np.random.random(), torch.rand(1).item()  # noqa: NPY002
-
-
-def run(
-    work_dir: Path,
-    *,
-    dataset=None,
-    num_workers=0,
-    seed=0,
-    max_iters=60,
-    accumulate=1,
-    checkpoint_interval=0,
-    explode_at=None,
-):
-    """One training; returns its metrics and final weights."""
-    work_dir.mkdir(parents=True, exist_ok=True)
-    dataset = dataset or Line()
-    with session(scope="mmengine", work_dir=work_dir, seed=seed) as opened:
-        model = build_model(explode_at)
-        metrics = train_and_evaluate(
-            opened,
-            model=model,
-            encoder=model.encoder,
-            train_loader=keyed_loader(
-                dataset, batch_size=4 // accumulate, seed=seed, num_workers=num_workers, collate=collate
-            ),
-            val_loader=torch.utils.data.DataLoader(dataset, batch_size=5, collate_fn=collate),
-            evaluator=build_metric(),
-            plan=TrainingPlan(
-                max_iters=max_iters,
-                optimiser=OptimiserSettings(lr=0.1, warmup_iters=5),
-                accumulate=accumulate,
-                checkpoint_interval=checkpoint_interval,
-            ),
-            device="cpu",
-            progress=False,
-            title="line",
-        )
-    return metrics, {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 def test_training_lowers_the_error_and_logs_to_a_file_only(tmp_path, capfd):
@@ -162,16 +57,16 @@ def test_two_runs_in_one_process_leave_no_state_behind(tmp_path):
     assert draw() == expected
     assert [dict(manager._instance_dict) for manager in managers] == before
     assert sys.stdout is not None
-    assert not (tmp_path / "a" / "last_checkpoint").exists()
+    assert not (tmp_path / "a" / "interim.json").exists()
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(tmp_path):
     whole, weights = run(tmp_path / "whole", max_iters=12)
     with pytest.raises(DivergedError, match="not finite"):
         run(tmp_path / "broken", max_iters=12, checkpoint_interval=5, explode_at=8)
-    assert list((tmp_path / "broken").glob("iter_5.pth"))
+    assert list((tmp_path / "broken").glob("interim-*")) == [tmp_path / "broken" / "interim-00000005.pth"]
     resumed, same = run(tmp_path / "broken", max_iters=12, checkpoint_interval=5)
-    assert "resumed epoch: 0, iter: 5" in (tmp_path / "broken" / "train.log").read_text()
+    assert "resumed after pass 5" in (tmp_path / "broken" / "train.log").read_text()
     assert resumed == whole
     assert all(torch.equal(weights[name], same[name]) for name in weights)
 

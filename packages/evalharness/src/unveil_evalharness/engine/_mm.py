@@ -1,6 +1,8 @@
 """Subclasses of mmengine's Runner, loop and hook; imported only inside an open session."""
 
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +14,12 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from tqdm import tqdm
 
-from unveil_evalharness.engine.runner import DivergedError
+from unveil_evalharness.engine.interim import write_interim
 from unveil_evalharness.engine.session import Session
 from unveil_evalharness.engine.stream import Purpose, StreamBatches, derive_seed, seed_globals
+from unveil_evalharness.errors import DivergedError
 
-__all__ = ["EngineRunner", "KeyedTrainLoop", "NonFiniteLossHook", "ProgressHook"]
+__all__ = ["EngineRunner", "InterimHook", "KeyedTrainLoop", "NonFiniteLossHook", "ProgressHook"]
 
 
 class EngineRunner(Runner):
@@ -25,13 +28,16 @@ class EngineRunner(Runner):
     Args:
         session: names the run and owns its logger.
         device: where the model trains, such as ``"cpu"``.
+        interim: state from which training goes on, as `InterimHook` wrote it; None begins.
         options: mmengine's own Runner options.
     """
 
-    def __init__(self, *, session: Session, device: str, **options: Any) -> None:
+    def __init__(self, *, session: Session, device: str, interim: Mapping[str, Any] | None, **options: Any) -> None:
         self._session = session
         self._device = torch.device(device)
-        super().__init__(**options)
+        self._interim = None if interim is None else dict(interim)
+        # Hooks such as mmengine's EMAHook ask for it when they are shown a checkpoint.
+        super().__init__(resume=interim is not None, **options)
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Ranks and a name for the log folder; mmengine would also change start methods, limits and OpenCV threads."""
@@ -53,6 +59,23 @@ class EngineRunner(Runner):
         """Moves the model to the device that was asked for, where mmengine would take CUDA whenever it is there."""
         del model_wrapper_cfg
         return model.to(self._device)
+
+    def load_or_resume(self) -> None:
+        """Puts the interim state in place; mmengine would look for files of its own."""
+        if self._interim is None:
+            return
+        state, self._interim = self._interim, None
+        self.call_hook("after_load_checkpoint", checkpoint=state)
+        self.model.load_state_dict(state["state_dict"])
+        assert isinstance(self.optim_wrapper, OptimWrapper)
+        assert isinstance(self.param_schedulers, list)
+        self.optim_wrapper.load_state_dict(state["optimizer"])
+        for scheduler, values in zip(self.param_schedulers, state["param_schedulers"], strict=True):
+            scheduler.load_state_dict(values)
+        loop = self.train_loop
+        assert isinstance(loop, KeyedTrainLoop)
+        loop.go_on_from(state["iteration"])
+        self.logger.info(f"resumed after pass {state['iteration']}")
 
     def _init_model_weights(self) -> None:
         """Nothing: weights are in place, and initialising again would overwrite the encoder after its gates."""
@@ -78,6 +101,10 @@ class KeyedTrainLoop(IterBasedTrainLoop):
         super().__init__(runner, dataloader, max_iters=max_iters, val_begin=max_iters + 1, val_interval=max_iters + 1)
         self._seed = seed
 
+    def go_on_from(self, iteration: int) -> None:
+        """Takes `iteration` passes as done."""
+        self._iter = iteration
+
     def _skip_done(self) -> None:
         """Moves the loader to the pass at which training resumes."""
         sampler = self.dataloader.batch_sampler
@@ -92,7 +119,7 @@ class KeyedTrainLoop(IterBasedTrainLoop):
         """Trains to `max_iters`."""
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
-        if self._iter:
+        if 0 < self._iter < self._max_iters:
             self._skip_done()
         self.runner.model.train()
         try:
@@ -126,6 +153,43 @@ class NonFiniteLossHook(Hook):
                 f"the loss of training pass {runner.iter} is not finite ({parts}, learning rate {rate:.3g}); "
                 "lower the protocol's lr or clip its gradients"
             )
+
+
+class InterimHook(Hook):
+    """Writes an interim checkpoint every so many passes and after the last one.
+
+    Args:
+        folder: the run's work folder.
+        interval: passes between two checkpoints, a multiple of the passes per optimiser step: gradients on their way
+            to a step are not kept.
+        total: passes in all.
+        plan: see `unveil_evalharness.engine.interim.write_interim`.
+    """
+
+    priority = "LOWEST"  # behind schedulers and averages, whose state is kept
+
+    def __init__(self, *, folder: Path, interval: int, total: int, plan: str) -> None:
+        self._folder = folder
+        self._interval = interval
+        self._total = total
+        self._plan = plan
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Writes the checkpoint when its time has come."""
+        del batch_idx, data_batch, outputs
+        done = runner.iter + 1
+        if done % self._interval and done != self._total:
+            return
+        assert isinstance(runner.optim_wrapper, OptimWrapper)
+        assert isinstance(runner.param_schedulers, list)
+        state: dict[str, Any] = {
+            "iteration": done,
+            "state_dict": dict(runner.model.state_dict()),
+            "optimizer": runner.optim_wrapper.state_dict(),
+            "param_schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
+        }
+        runner.call_hook("before_save_checkpoint", checkpoint=state)
+        write_interim(self._folder, state, iteration=done, plan=self._plan)
 
 
 class ProgressHook(Hook):

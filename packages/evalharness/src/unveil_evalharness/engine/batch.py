@@ -1,14 +1,15 @@
 """How many images go through the device at once, without changing what is measured.
 
 The protocol fixes the *total* batch of an optimiser step. ``--batch-size`` only says how many of them fit the device;
-gradients are accumulated over the rest. The rule for ``auto`` is simple for now: the whole batch in one piece.
+gradients are accumulated over the rest. ``auto`` takes the whole batch in one piece where it fits, else the largest
+divisor that does (`unveil_evalharness.engine.probe`, `unveil_evalharness.fitting`).
 """
 
 from dataclasses import dataclass
 
 from unveil_evalharness.errors import ProtocolError
 
-__all__ = ["BatchPlan", "plan_batch"]
+__all__ = ["BatchPlan", "plan_batch", "smaller_batches"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,3 +40,20 @@ def plan_batch(*, total: int, requested: int | None) -> BatchPlan:
             f"--batch-size {requested} does not divide this protocol's batch of {total}; choose one of {divisors}"
         )
     return BatchPlan(size=requested, accumulate=total // requested)
+
+
+def smaller_batches(total: int, size: int) -> list[int]:
+    """Passes to try, largest first, where `size` images of a batch of `total` do not fit.
+
+    Only divisors of the batch, each at most half of the one before. Odd ones are left out while an even one is there:
+    mixup pairs images, and normalisation over a pass wants more than one.
+    """
+    found: list[int] = []
+    for number in range(min(size, total) // 2, 0, -1):
+        if (
+            total % number == 0
+            and (number % 2 == 0 or number == 1 or total % 2)
+            and (not found or 2 * number <= found[-1])
+        ):
+            found.append(number)
+    return found

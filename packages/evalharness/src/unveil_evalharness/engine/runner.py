@@ -7,23 +7,25 @@ never initialises weights (a task does that before it loads the encoder), and it
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 from torch.utils.data import DataLoader
 
+from unveil_evalharness.console import say
+from unveil_evalharness.engine.interim import read_interim
 from unveil_evalharness.engine.optim import LayeredEncoder, OptimiserSettings, build_optimiser, schedule
+from unveil_evalharness.engine.probe import check_fits
 from unveil_evalharness.engine.session import Session
-from unveil_evalharness.errors import HarnessError, ProtocolError
+from unveil_evalharness.engine.stream import Purpose, StreamBatches, derive_seed, seed_globals
+from unveil_evalharness.errors import DivergedError, HarnessError, ProtocolError
 
 __all__ = ["DivergedError", "Precision", "TrainingPlan", "train_and_evaluate"]
 
 Precision = Literal["float32", "float16", "bfloat16"]
 
-
-class DivergedError(HarnessError):
-    """Training produced a loss that is not a finite number."""
+_CHECKPOINTS_PER_RUN = 20
+_FEWEST_STEPS_BETWEEN_CHECKPOINTS = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,15 +41,36 @@ class TrainingPlan:
     """Mixed precision on CUDA; a CPU always trains in float32."""
     log_interval: int = 20
     """Passes between two lines of the log."""
-    checkpoint_interval: int = 0
-    """Optimiser steps between two interim checkpoints from which an interrupted task resumes; 0 for none."""
+    checkpoint_interval: int | None = None
+    """Optimiser steps between two interim checkpoints from which an interrupted task resumes; 0 for none, None for
+    twenty per run, but not more often than every hundred steps."""
+    probe_memory: bool = False
+    """Try a pass before training and raise `BatchTooLargeError` where the batch does not fit; tasks set it where
+    nobody asked for a batch size."""
+    ema_decay: float = 0.0
+    """Decay per step of the moving average of the weights that is evaluated in their place; 0 evaluates the weights."""
 
     def __post_init__(self) -> None:
-        if self.max_iters < 1 or self.accumulate < 1 or self.log_interval < 1 or self.checkpoint_interval < 0:
+        if self.max_iters < 1 or self.accumulate < 1 or self.log_interval < 1 or (self.checkpoint_interval or 0) < 0:
             raise ProtocolError(
                 f"max_iters, accumulate and log_interval must be at least 1 and checkpoint_interval at least 0, got "
                 f"{self.max_iters}, {self.accumulate}, {self.log_interval}, {self.checkpoint_interval}"
             )
+
+    @property
+    def interim_interval(self) -> int:
+        """Optimiser steps between two interim checkpoints; 0 for none."""
+        if self.checkpoint_interval is not None:
+            return self.checkpoint_interval
+        interval = max(self.max_iters // _CHECKPOINTS_PER_RUN, _FEWEST_STEPS_BETWEEN_CHECKPOINTS)
+        return interval if interval < self.max_iters else 0
+
+    def identity(self, *, seed: int, batch_size: int | None) -> str:
+        """What decides how training goes on from an interim checkpoint, in words."""
+        return (
+            f"{self.max_iters} steps of {self.accumulate} x {batch_size} images, seed {seed}, {self.precision}, "
+            f"average {self.ema_decay}, {self.optimiser}"
+        )
 
 
 def _optimiser_wrapper(model: nn.Module, encoder: LayeredEncoder, plan: TrainingPlan, device: str) -> dict[str, Any]:
@@ -75,10 +98,12 @@ def train_and_evaluate(
     device: str,
     progress: bool,
     title: str,
+    hooks: Sequence[Any] = (),
 ) -> dict[str, float]:
     """Trains `model` for ``plan.max_iters`` steps, evaluates it once, and returns the evaluator's metrics.
 
-    An interim checkpoint in ``opened.work_dir`` is resumed from. Logs go to ``<work_dir>/train.log``, scalars to
+    An interim checkpoint in ``opened.work_dir`` is resumed from, unless it is damaged or of another plan: then training
+    starts over and the log says why. Logs go to ``<work_dir>/train.log``, scalars to
     ``<work_dir>/<session>/vis_data/``; the progress bar (time left, loss) to stderr.
 
     Args:
@@ -92,32 +117,29 @@ def train_and_evaluate(
         device: ``"cpu"`` or ``"cuda"``.
         progress: whether to draw the bar.
         title: what the bar is called.
+        hooks: further mmengine hooks of the task. State of theirs that must outlive an interruption goes through
+            ``before_save_checkpoint`` and ``after_load_checkpoint``.
 
     Raises:
         DivergedError: the loss is not a finite number; names the step and the learning rate.
+        BatchTooLargeError: ``plan.probe_memory`` is set and a pass does not fit.
     """
     from mmengine.evaluator import Evaluator
 
     from unveil_evalharness.engine._mm import EngineRunner, KeyedTrainLoop, NonFiniteLossHook, ProgressHook
+    from unveil_evalharness.engine.ema import StepwiseEma
 
+    if plan.probe_memory and isinstance(train_loader, DataLoader):
+        check_fits(model, train_loader, precision=plan.precision, device=device, log=opened.logger.info)
     passes = plan.max_iters * plan.accumulate
-    hooks: dict[str, Any] = {
-        # The stream is keyed; mmengine's per-epoch sampler seeding has nothing to do.
-        "sampler_seed": None,
-        "logger": {"type": "LoggerHook", "interval": plan.log_interval, "log_metric_by_epoch": False},
-        "checkpoint": None,
-    }
-    if plan.checkpoint_interval:
-        hooks["checkpoint"] = {
-            "type": "CheckpointHook",
-            "by_epoch": False,
-            "interval": plan.checkpoint_interval * plan.accumulate,
-            "max_keep_ckpts": 1,
-            "save_last": False,
-        }
+    own_hooks: list[Any] = [NonFiniteLossHook(), ProgressHook(title=title, total=passes, enabled=progress)]
+    if plan.ema_decay:
+        own_hooks.append(StepwiseEma(decay=plan.ema_decay, accumulate=plan.accumulate))
+    interim, interim_hooks = _interim(opened, plan, train_loader)
     runner = EngineRunner(
         session=opened,
         device=device,
+        interim=interim,
         model=model,
         work_dir=str(opened.work_dir),
         train_dataloader=train_loader,
@@ -129,17 +151,55 @@ def train_and_evaluate(
         param_scheduler=[
             dict(config) for config in schedule(plan.optimiser, max_iters=plan.max_iters, accumulate=plan.accumulate)
         ],
-        default_hooks=hooks,
-        custom_hooks=[NonFiniteLossHook(), ProgressHook(title=title, total=passes, enabled=progress)],
+        default_hooks={
+            # The stream is keyed; mmengine's per-epoch sampler seeding has nothing to do.
+            "sampler_seed": None,
+            "logger": {"type": "LoggerHook", "interval": plan.log_interval, "log_metric_by_epoch": False},
+            "checkpoint": None,
+        },
+        custom_hooks=[*own_hooks, *hooks, *interim_hooks],
         log_processor={"by_epoch": False, "window_size": plan.log_interval},
-        resume=_has_interim_checkpoint(opened.work_dir),
         default_scope=opened.scope,
         randomness={"seed": opened.seed},
         experiment_name=opened.name,
     )
     with _one_line_errors():
         runner.train()
+        # Whatever is random about the evaluation is so in the same way after an interruption.
+        seed_globals(derive_seed(opened.seed, Purpose.EVALUATION))
         return {name: float(value) for name, value in runner.val().items()}
+
+
+def _interim(
+    opened: Session, plan: TrainingPlan, train_loader: DataLoader[Any] | Mapping[str, Any]
+) -> tuple[Mapping[str, Any] | None, list[Any]]:
+    """The state that training goes on from, if any, and the hook that writes the next ones, if any."""
+    from unveil_evalharness.engine._mm import InterimHook
+
+    interval = plan.interim_interval
+    if not interval:
+        return None, []
+    identity = plan.identity(seed=opened.seed, batch_size=_batch_size(train_loader))
+    found = read_interim(opened.work_dir, plan=identity)
+    if found.refused:
+        message = f"the interim checkpoint is not used, training starts over: {found.refused}"
+        opened.logger.warning(message)
+        say(message)
+    hook = InterimHook(
+        folder=opened.work_dir,
+        interval=interval * plan.accumulate,
+        total=plan.max_iters * plan.accumulate,
+        plan=identity,
+    )
+    return found.state, [hook]
+
+
+def _batch_size(loader: DataLoader[Any] | Mapping[str, Any]) -> int | None:
+    """Images per pass."""
+    if isinstance(loader, DataLoader):
+        sampler = loader.batch_sampler
+        return sampler.batch_size if isinstance(sampler, StreamBatches) else loader.batch_size
+    return loader.get("batch_size")
 
 
 @contextlib.contextmanager
@@ -156,7 +216,3 @@ def _one_line_errors() -> Iterator[None]:
 
 def _as_list(evaluator: Any) -> Sequence[Any]:
     return evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
-
-
-def _has_interim_checkpoint(work_dir: Path) -> bool:
-    return (work_dir / "last_checkpoint").is_file()

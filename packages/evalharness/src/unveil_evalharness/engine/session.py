@@ -21,7 +21,7 @@ from unveil_evalharness.engine.stream import Purpose, derive_seed, seed_globals
 if TYPE_CHECKING:
     import mmengine.logging
 
-__all__ = ["Session", "session"]
+__all__ = ["Session", "restored_random_state", "session"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +69,8 @@ def _restored_managers() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _restored_random_state() -> Iterator[None]:
+def restored_random_state() -> Iterator[None]:
+    """Puts the global generators (``random``, numpy, torch on the CPU) back as they were."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     try:
         yield
@@ -101,7 +102,7 @@ def session(*, scope: str, work_dir: Path, seed: int) -> Iterator[Session]:
     log_path = work_dir / "train.log"
     with contextlib.ExitStack() as stack:
         stack.enter_context(_restored_managers())
-        stack.enter_context(_restored_random_state())
+        stack.enter_context(restored_random_state())
         log_file = stack.enter_context(log_path.open("a", encoding="utf-8", buffering=1))
         stack.enter_context(contextlib.redirect_stdout(log_file))
         stack.enter_context(compat.third_party_warnings())

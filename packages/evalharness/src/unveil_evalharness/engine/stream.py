@@ -28,6 +28,7 @@ class Purpose(enum.IntEnum):
     FETCH = 3
     STEP = 4
     SUBSET = 5
+    EVALUATION = 6
 
 
 @runtime_checkable
