@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
-from unveil_evalharness.compare.contrast import NUM_RESAMPLES, Contrast, Settings, contrast
 from unveil_evalharness.compare.correction import Rule, adjust
+from unveil_evalharness.compare.difference import NUM_RESAMPLES, Contrast, Settings, contrast
 from unveil_evalharness.compare.pairing import Tables
 from unveil_evalharness.compare.render import render
 from unveil_evalharness.compare.select import choose_metrics, matching

@@ -103,7 +103,8 @@ def _bootstrap_by_index(
     step = max(1, _MAX_ELEMENTS // clusters.num)
     for start in range(0, num_resamples, step):
         drawn = generator.integers(0, clusters.num, size=(min(step, num_resamples - start), clusters.num))
-        means[start : start + len(drawn)] = clusters.totals[drawn].sum(axis=1) / clusters.sizes[drawn].sum(axis=1)
+        sizes = clusters.num if clusters.singletons else clusters.sizes[drawn].sum(axis=1)
+        means[start : start + len(drawn)] = clusters.totals[drawn].sum(axis=1) / sizes
     return means
 
 

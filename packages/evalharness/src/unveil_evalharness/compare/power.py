@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from unveil_evalharness.compare.contrast import Contrast
+from unveil_evalharness.compare.difference import Contrast
 
 __all__ = ["Plan", "plan"]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from unveil_evalharness.compare.contrast import Contrast
+from unveil_evalharness.compare.difference import Contrast
 from unveil_evalharness.compare.verdict import Verdict
 
 __all__ = ["p_text", "render", "signed", "text_table"]

@@ -12,7 +12,7 @@ The two errors are those of telling "unchanged" from "a margin worse"; in betwee
 from dataclasses import dataclass
 from typing import Literal
 
-from unveil_evalharness.compare.contrast import Contrast
+from unveil_evalharness.compare.difference import Contrast
 from unveil_evalharness.compare.power import Plan, plan
 
 __all__ = ["Outcome", "Verdict", "judge"]

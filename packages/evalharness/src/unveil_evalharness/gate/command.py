@@ -9,7 +9,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from unveil_evalharness.compare.contrast import NUM_RESAMPLES, Settings
+from unveil_evalharness.compare.difference import NUM_RESAMPLES, Settings
 from unveil_evalharness.compare.sides import Side, read_side, read_sides
 from unveil_evalharness.errors import HarnessError, OutputError, UsageError
 from unveil_evalharness.gate.baseline import Baseline, read_baseline

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from unveil_evalharness.compare.contrast import Contrast, Settings, contrast
 from unveil_evalharness.compare.correction import adjust
+from unveil_evalharness.compare.difference import Contrast, Settings, contrast
 from unveil_evalharness.compare.measured import Measured, check_comparable
 from unveil_evalharness.compare.pairing import Tables
 from unveil_evalharness.compare.select import matching

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from unveil_evalharness.compare.contrast import Settings
+from unveil_evalharness.compare.difference import Settings
 from unveil_evalharness.compare.measured import Measured
 from unveil_evalharness.compare.render import signed, text_table
 from unveil_evalharness.compare.sides import Side, read_sides
