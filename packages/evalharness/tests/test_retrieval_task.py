@@ -8,9 +8,11 @@ import unveil_backbones
 from unveil_evalharness.errors import DataError, ProtocolError, UnknownSuiteError
 from unveil_evalharness.task import TaskContext
 from unveil_evalharness.tasks import load_task
+from unveil_evalharness.tasks.zs_retrieval import task as task_module
 from unveil_evalharness.tasks.zs_retrieval.config import RetrievalProtocol
 from unveil_evalharness.tasks.zs_retrieval.data import captioned_images
-from unveil_evalharness.tasks.zs_retrieval.model import to_tensor
+from unveil_evalharness.tasks.zs_retrieval.model import ROWS, PairEmbedder, to_tensor
+from unveil_evalharness.tasks.zs_retrieval.ranking import ranks_both_ways
 
 
 @pytest.fixture
@@ -91,6 +93,8 @@ def test_the_baseline_is_the_recall_of_a_random_ranking(evaluate, caption_shards
 
 def test_samples_hold_the_rank_of_every_query(evaluate, caption_shards):
     result = evaluate(caption_shards)
+    assert result.samples["key"].n_unique() == 24
+    assert result.samples["key"].head(2).to_list() == ["image:0000#0", "image:0000#1"]
     counts = result.samples.group_by("direction").len().sort("direction")
     assert counts.rows() == [("image", 16), ("text", 8)]
     found = result.samples.filter(polars.col("direction") == "image").select((polars.col("rank") <= 5).mean()).item()
@@ -105,8 +109,37 @@ def test_copies_of_a_caption_count_as_hits_only_when_merged(evaluate, caption_sh
     assert all(merged[name] >= apart[name] for name in apart)
 
 
-def test_batch_size_changes_nothing(evaluate, caption_shards):
-    assert values(evaluate(caption_shards, batch_size=1)) == values(evaluate(caption_shards, batch_size=7))
+def test_batch_size_changes_nothing_to_the_last_bit(evaluate, caption_shards, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        task_module, "ranks_both_ways", lambda *given: seen.append(given[:2]) or ranks_both_ways(*given)
+    )
+    results = [evaluate(caption_shards, batch_size=size) for size in (1, 7)]
+    assert values(results[0]) == values(results[1])
+    for first, second in zip(*seen, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_an_image_has_one_embedding_whoever_its_neighbours_are(flip_checkpoint, caption_shards):
+    preprocessing = unveil_backbones.read_manifest(flip_checkpoint).preprocessing
+    embedder = PairEmbedder(flip_checkpoint, preprocessing, device="cpu")
+    images = list(captioned_images(caption_shards, limit=None))
+    together = embedder.images(images * 5)
+    assert together.shape[0] == 40 > ROWS
+    np.testing.assert_array_equal(together[:8], together[32:])
+    np.testing.assert_array_equal(together[:1], embedder.images(images[:1]))
+
+
+def test_the_gallery_shows_queries_of_both_kinds_chosen_by_their_keys(evaluate, caption_shards):
+    gallery = evaluate(caption_shards).gallery
+    assert [picture.caption.split(":")[0] for picture in gallery] == ["caption → image"] * 6 + ["image → caption"] * 6
+    assert gallery[0].encoded.startswith(b"\xff\xd8")
+    for picture in gallery:
+        assert (picture.outcome == "good") == ("at rank" in picture.caption)
+
+
+def test_what_the_numbers_are_of_is_recorded(evaluate, caption_shards):
+    assert evaluate(caption_shards).tables["data"].rows() == [("no published split: 8 images with 16 captions", 8, 16)]
 
 
 def test_a_limit_takes_the_first_images(evaluate, caption_shards):

@@ -5,6 +5,7 @@ from typing import Literal
 
 from unveil_evalharness.errors import ProtocolError, UnknownSuiteError
 from unveil_evalharness.task import SUITES
+from unveil_evalharness.tasks.zs_retrieval.data import Source
 
 __all__ = ["RetrievalProtocol", "protocol_for"]
 
@@ -13,10 +14,17 @@ __all__ = ["RetrievalProtocol", "protocol_for"]
 class RetrievalProtocol:
     """Everything that defines the retrieval numbers besides checkpoint and data.
 
-    All captions of an image are used, without a prompt, and similarity is the cosine of the normalised embeddings
-    (FLIP, arXiv 2212.00794; recall as in CLIP_benchmark).
+    Similarity is the cosine of the normalised embeddings (FLIP, arXiv 2212.00794; recall as in CLIP_benchmark).
     """
 
+    source: Source = "any"
+    """Any captioned set, or the published test split that the numbers are of."""
+    captions: Literal["all"] = "all"
+    """Every caption of an image is a query, and a right answer for its image."""
+    prompt: Literal["none"] = "none"
+    """Captions are embedded as they are (FLIP, arXiv 2212.00794)."""
+    truncation: Literal["text_tower"] = "text_tower"
+    """A caption longer than the text tower reads is cut at that length, which is part of the checkpoint."""
     recall_at: tuple[int, ...] = (1, 5, 10)
     merge_identical_captions: bool = False
     """False, as published COCO and Flickr30k numbers: a caption matches only the image it was written for, also when
@@ -35,17 +43,17 @@ class RetrievalProtocol:
             )
 
 
-def protocol_for(suite: str) -> RetrievalProtocol:
-    """The protocol of a suite.
+def protocol_for(suite: str, source: Source = "any") -> RetrievalProtocol:
+    """The protocol of a suite; a published set is scored as published in every suite.
 
     Raises:
         UnknownSuiteError: for any name but those of `SUITES`.
     """
     match suite:
         case "quick":
-            return RetrievalProtocol(merge_identical_captions=True)
+            return RetrievalProtocol(source=source, merge_identical_captions=source == "any")
         case "short" | "full":
             # Nothing is trained: the papers' protocol takes minutes on a GPU, so both are the same, by fingerprint too.
-            return RetrievalProtocol()
+            return RetrievalProtocol(source=source)
         case _:
             raise UnknownSuiteError(f"zs_retrieval has no suite {suite!r}; use one of {', '.join(SUITES)}")

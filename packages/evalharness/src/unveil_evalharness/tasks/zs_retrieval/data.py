@@ -1,7 +1,9 @@
-"""Captioned validation images: webdataset shards, or COCO captions.
+"""Captioned evaluation images: webdataset shards, Karpathy's test splits, or COCO captions.
 
-Looked for in this order: ``captions/val-*.tar`` (``<key>.jpg`` and ``<key>.json`` with a list ``captions``), then
-``coco/annotations/captions_val2017.json`` with ``coco/val2017``.
+Any set is looked for in this order: ``captions/val-*.tar`` (``<key>.jpg`` and ``<key>.json`` with a list ``captions``),
+``coco/dataset_coco.json`` (Karpathy), ``coco/annotations/captions_val2017.json`` with ``coco/val2017``, and
+``flickr30k/dataset_flickr30k.json`` (Karpathy). A published set is read from Karpathy's file only, and refused unless
+its test images are the published ones.
 """
 
 import hashlib
@@ -9,17 +11,22 @@ import io
 import json
 import tarfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from PIL import Image
 
 from unveil_evalharness.errors import DataError, one_line
+from unveil_evalharness.tasks.zs_retrieval.karpathy import ANNOTATIONS, read_test_split
+from unveil_evalharness.tasks.zs_retrieval.splits import COCO_5K, FLICKR30K_1K, KnownSplit, recognise
 
-__all__ = ["CaptionedImage", "captioned_images", "count_images", "data_hash"]
+__all__ = ["CaptionedImage", "Source", "captioned_images", "count_images", "data_hash", "set_title"]
+
+Source = Literal["any", "coco", "flickr30k"]
+"""Any captioned set, or one of Karpathy's two test splits and nothing else."""
 
 _IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 _HASH_BLOCK = 1 << 20
@@ -53,26 +60,33 @@ class CaptionedImage:
             ) from error
 
 
-def captioned_images(data_root: Path, *, limit: int | None) -> Iterator[CaptionedImage]:
+def captioned_images(data_root: Path, *, limit: int | None, source: Source = "any") -> Iterator[CaptionedImage]:
     """The first `limit` captioned images under `data_root`, in their order on disk; None: all.
 
     Raises:
-        DataError: there is no caption set, or a record is damaged; names the file and the record.
+        DataError: there is no such caption set, or a record is damaged; names the file and the record.
     """
-    shards = _shards(data_root)
-    pairs = _from_shards(shards) if shards else _from_coco(data_root)
+    shards = _shards(data_root, source)
+    pairs = _from_shards(shards) if shards else _from_files(*_listed(data_root, source))
     return islice(pairs, limit)
 
 
-def count_images(data_root: Path, *, limit: int | None) -> int:
+def count_images(data_root: Path, *, limit: int | None, source: Source = "any") -> int:
     """How many images `captioned_images` will give, from the shards' headers or the annotations alone.
 
     Raises:
         DataError: as `captioned_images`.
     """
-    shards = _shards(data_root)
-    number = sum(map(_count_in_shard, shards)) if shards else len(_coco_records(_coco_annotations(data_root)))
+    shards = _shards(data_root, source)
+    number = sum(map(_count_in_shard, shards)) if shards else len(_listed(data_root, source)[1])
     return number if limit is None else min(limit, number)
+
+
+def set_title(num_captions: Mapping[str, int]) -> str:
+    """What a set of images is called: by its published name if it is that set, else by its size."""
+    known = recognise(num_captions)
+    size = f"{len(num_captions)} images with {sum(num_captions.values())} captions"
+    return f"{known.title}: {size}" if known else f"no published split: {size}"
 
 
 def _count_in_shard(shard: Path) -> int:
@@ -84,22 +98,22 @@ def _count_in_shard(shard: Path) -> int:
         raise DataError(f"cannot read the shard {shard}: {one_line(error)}; copy it again") from error
 
 
-def data_hash(data_root: Path) -> str:
-    """16 hex digits over shard names and contents, or over the COCO captions and the images' names and sizes.
+def data_hash(data_root: Path, source: Source = "any") -> str:
+    """16 hex digits over shard names and contents, or over captions and the images' names and sizes.
 
     Raises:
         DataError: there is no caption set under `data_root`, or an annotation names a missing image.
     """
     digest = hashlib.sha256()
-    shards = _shards(data_root)
+    shards = _shards(data_root, source)
     if shards:
         for shard in shards:
             digest.update(f"{shard.name}\0{shard.stat().st_size}\0".encode())
             _update_with_file(digest, shard)
         return digest.hexdigest()[:16]
-    annotations = _coco_annotations(data_root)
+    annotations, records = _listed(data_root, source)
     _update_with_file(digest, annotations)
-    for image, _ in _coco_records(annotations):
+    for image, _ in records:
         digest.update(f"{image.name}\0{_size(image, annotations)}\0".encode())
     return digest.hexdigest()[:16]
 
@@ -110,8 +124,8 @@ def _update_with_file(digest: Any, path: Path) -> None:
             digest.update(block)
 
 
-def _shards(data_root: Path) -> list[Path]:
-    return sorted((data_root / "captions").glob("val-*.tar"))
+def _shards(data_root: Path, source: Source) -> list[Path]:
+    return sorted((data_root / "captions").glob("val-*.tar")) if source == "any" else []
 
 
 def _from_shards(shards: list[Path]) -> Iterator[CaptionedImage]:
@@ -167,14 +181,36 @@ def _checked(captions: Any, where: str) -> tuple[str, ...]:
     return tuple(text.strip() for text in captions)
 
 
-def _coco_annotations(data_root: Path) -> Path:
-    path = data_root / "coco" / "annotations" / "captions_val2017.json"
+def _listed(data_root: Path, source: Source) -> tuple[Path, list[tuple[Path, tuple[str, ...]]]]:
+    """The annotation file, and every image file with its captions."""
+    if source != "any":
+        return _published(data_root / ANNOTATIONS[source], COCO_5K if source == "coco" else FLICKR30K_1K)
+    for name in (ANNOTATIONS["coco"], "coco/annotations/captions_val2017.json", ANNOTATIONS["flickr30k"]):
+        path = data_root / name
+        if path.is_file():
+            return path, _coco_records(path) if "annotations" in name else _karpathy_records(path)
+    raise DataError(
+        f"no captioned images under {data_root}; zs_retrieval reads captions/val-*.tar (webdataset), "
+        f"{ANNOTATIONS['coco']} or coco/annotations/captions_val2017.json with coco/val2017/, "
+        f"{ANNOTATIONS['flickr30k']}"
+    )
+
+
+def _published(path: Path, split: KnownSplit) -> tuple[Path, list[tuple[Path, tuple[str, ...]]]]:
     if not path.is_file():
+        raise DataError(f"{path} is missing; {split.title} is read from Karpathy's file, with its images beside it")
+    records = _karpathy_records(path)
+    counts = {image.stem: len(captions) for image, captions in records}
+    if recognise(counts) != split:
         raise DataError(
-            f"no captioned images under {data_root}; zs_retrieval reads captions/val-*.tar (webdataset) or "
-            "coco/annotations/captions_val2017.json with coco/val2017/"
+            f"the test images of {path} are not {split.title} ({set_title(counts)}); take Karpathy's original file, "
+            "or evaluate another set with the task zs_retrieval"
         )
-    return path
+    return path, records
+
+
+def _karpathy_records(path: Path) -> list[tuple[Path, tuple[str, ...]]]:
+    return [(image, _checked(captions, f"{path}: {image.name}")) for image, captions in read_test_split(path)]
 
 
 def _coco_records(annotations: Path) -> list[tuple[Path, tuple[str, ...]]]:
@@ -198,9 +234,8 @@ def _coco_records(annotations: Path) -> list[tuple[Path, tuple[str, ...]]]:
     ]
 
 
-def _from_coco(data_root: Path) -> Iterator[CaptionedImage]:
-    annotations = _coco_annotations(data_root)
-    for image, captions in _coco_records(annotations):
+def _from_files(annotations: Path, records: list[tuple[Path, tuple[str, ...]]]) -> Iterator[CaptionedImage]:
+    for image, captions in records:
         _size(image, annotations)
         yield CaptionedImage(key=image.stem, encoded=image.read_bytes(), captions=captions, where=str(image))
 

@@ -1,65 +1,12 @@
-"""Exact retrieval ranks, recall, its standard error and its chance level; numpy only.
+"""Right pairs, recall, its standard error and its chance level; numpy only. Ranks are counted in `ranking`.
 
-The rank of a query is one plus the number of wrong candidates that score at least as high as its best right candidate.
-It is counted, not sorted: ``(scores >= best right score)`` summed over a row, in blocks of queries, so that neither the
-whole score matrix nor any ordering is ever made. Equal scores count against the query (a documented choice: an encoder
-that maps everything to one point must not look perfect).
-
-Axes: ``q`` queries, ``c`` candidates, ``u`` distinct candidate embeddings, ``r`` (query, right candidate) pairs,
-``d`` embedding width.
+Axes: ``q`` queries, ``c`` captions, ``r`` right (caption, image) pairs.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
-__all__ = ["chance_recall", "clustered_standard_error", "hits", "ranks", "relevant_pairs"]
-
-_BLOCK_BYTES = 64 * 2**20
-
-
-def ranks(
-    queries: Float[np.ndarray, "q d"],
-    candidates: Float[np.ndarray, "u d"],
-    columns: Int[np.ndarray, " c"],
-    pair_query: Int[np.ndarray, " r"],
-    pair_candidate: Int[np.ndarray, " r"],
-    *,
-    block_bytes: int = _BLOCK_BYTES,
-) -> Int[np.ndarray, " q"]:
-    """Rank of the best right candidate of every query, 1 being first; equal scores count against.
-
-    Args:
-        queries: embeddings of the queries.
-        candidates: embeddings of the distinct candidates.
-        columns: for each candidate, its row in `candidates`. Candidates with one content (the same caption twice)
-            share a row, so that their scores are equal to the last bit.
-        pair_query: query of each right pair, ascending; every query occurs at least once.
-        pair_candidate: candidate of each right pair, indexing `columns`.
-        block_bytes: upper limit for one block of scores; does not change the result's meaning.
-
-    Raises:
-        ValueError: a query has no right candidate, or the pairs are not sorted by query.
-    """
-    num_queries, num_candidates = len(queries), len(columns)
-    if np.any(np.diff(pair_query) < 0) or len(np.unique(pair_query)) != num_queries:
-        raise ValueError("pair_query must be ascending and name each query at least once")
-    result = np.empty(num_queries, dtype=np.int64)
-    step = max(1, block_bytes // (max(1, num_candidates) * queries.dtype.itemsize))
-    identity = len(candidates) == num_candidates and np.array_equal(columns, np.arange(num_candidates))
-    for start in range(0, num_queries, step):
-        stop = min(start + step, num_queries)
-        scores = queries[start:stop] @ candidates.T
-        if not identity:
-            scores = scores[:, columns]
-        first, last = np.searchsorted(pair_query, (start, stop))
-        owner = pair_query[first:last] - start
-        right = scores[owner, pair_candidate[first:last]]
-        best = np.full(stop - start, -np.inf, dtype=scores.dtype)
-        np.maximum.at(best, owner, right)
-        at_least = np.count_nonzero(scores >= best[:, None], axis=1)
-        right_at_least = np.bincount(owner[right >= best[owner]], minlength=stop - start)
-        result[start:stop] = 1 + at_least - right_at_least
-    return result
+__all__ = ["chance_recall", "clustered_standard_error", "hits", "relevant_pairs"]
 
 
 def relevant_pairs(

@@ -3,10 +3,13 @@
 Axes: ``b`` batch, ``c h w`` pixels, ``q`` items, ``d`` embedding width.
 """
 
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,9 +20,12 @@ from torch import Tensor
 from unveil_backbones.manifest import Preprocessing
 
 from unveil_evalharness.errors import ProtocolError
-from unveil_evalharness.tasks.zs_retrieval.data import CaptionedImage
 
-__all__ = ["PairEmbedder", "to_tensor"]
+__all__ = ["ROWS", "Decodable", "PairEmbedder", "to_tensor"]
+
+ROWS = 32
+"""Images or texts in one call of a tower."""
+_MOST_THREADS = 8
 
 _Item = TypeVar("_Item")
 _RESAMPLING = {
@@ -55,34 +61,70 @@ def to_tensor(image: Image.Image, preprocessing: Preprocessing) -> Float[Tensor,
     return torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1)))
 
 
-class PairEmbedder:
-    """The two towers of a checkpoint, ready to embed images and texts without gradients."""
+@runtime_checkable
+class Decodable(Protocol):
+    """An image that is decoded when it is needed."""
 
-    def __init__(self, path: Path, preprocessing: Preprocessing, *, device: str, batch_size: int) -> None:
+    def decode(self) -> Image.Image:
+        """The image as RGB."""
+        ...
+
+
+class PairEmbedder:
+    """The two towers of a checkpoint, ready to embed images and texts without gradients.
+
+    Every call of a tower sees `ROWS` rows, the last one filled up, whatever batch size was asked for: kernels sum in
+    another order for another number of rows, and two nearly equal scores could change places. So no metric depends on
+    ``--batch-size``, to the last bit.
+    """
+
+    def __init__(self, path: Path, preprocessing: Preprocessing, *, device: str) -> None:
         pair, tokenizer = unveil_backbones.load_pair(path)
         self._pair = pair.eval().to(device)
         self._tokenizer = tokenizer
         self._preprocessing = preprocessing
         self._device = device
-        self._batch_size = batch_size
 
-    def images(self, images: Iterable[CaptionedImage]) -> Float[np.ndarray, "q d"]:
-        """L2-normalised embeddings of the images, in order; decodes one batch at a time."""
+    @property
+    def text_length(self) -> int:
+        """Word pieces the text tower reads, special ones included; what comes after is cut."""
+        return self._tokenizer.length
+
+    def images(self, images: Iterable[Decodable]) -> Float[np.ndarray, "q d"]:
+        """L2-normalised embeddings of the images, in order; decodes a few at a time, in threads."""
         parts = []
-        for batch in _batches(images, self._batch_size):
-            pixels = torch.stack([to_tensor(image.decode(), self._preprocessing) for image in batch])
+        for batch in _batches(self._prepared(images), ROWS):
+            pixels = _filled(torch.stack(batch)).to(self._device)
             with torch.inference_mode():
-                parts.append(self._pair.encode_image(pixels.to(self._device)).float().cpu().numpy())
+                parts.append(self._pair.encode_image(pixels)[: len(batch)].float().cpu().numpy())
         return np.concatenate(parts)
 
     def texts(self, texts: Sequence[str]) -> Float[np.ndarray, "q d"]:
         """L2-normalised embeddings of the texts, in order."""
         parts = []
-        for batch in _batches(texts, self._batch_size):
-            ids = torch.as_tensor(np.asarray(self._tokenizer(list(batch))))
+        for batch in _batches(texts, ROWS):
+            ids = _filled(torch.as_tensor(np.asarray(self._tokenizer(list(batch)))))
             with torch.inference_mode():
-                parts.append(self._pair.encode_text(ids.to(self._device)).float().cpu().numpy())
+                parts.append(self._pair.encode_text(ids)[: len(batch)].float().cpu().numpy())
         return np.concatenate(parts)
+
+    def _prepared(self, images: Iterable[Decodable]) -> Iterator[Float[Tensor, "c h w"]]:
+        def pixels(image: Decodable) -> Float[Tensor, "c h w"]:
+            return to_tensor(image.decode(), self._preprocessing)
+
+        with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+            waiting: deque[Future[Tensor]] = deque()
+            for image in images:
+                waiting.append(pool.submit(pixels, image))
+                if len(waiting) > 2 * ROWS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+
+def _filled(rows: Tensor) -> Tensor:
+    """`rows` followed by copies of the first one, `ROWS` in all."""
+    return torch.cat([rows, rows[:1].expand(ROWS - len(rows), *rows.shape[1:])])
 
 
 def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
