@@ -27,11 +27,12 @@ def run(checkpoint, root, work_dir):
     task = ImagenetFineTune()
     assert len(task.data_hash(root)) == 16
     work_dir.mkdir()
+    recipe = dataclasses.replace(quick().recipes[0], duration=20, warmup=2, batch_size=16)
     return task.run(
         TaskContext(
             checkpoint=load(checkpoint),
             data_root=root,
-            protocol=dataclasses.replace(quick(), duration=20, warmup=2, batch_size=16),
+            protocol=dataclasses.replace(quick(), recipes=(recipe,)),
             seed=0,
             limit=150,
             batch_size=None,

@@ -12,7 +12,7 @@ from unveil_backbones.specs import Preprocessing
 from unveil_evalharness.engine.encoder import fresh_encoder, scaled_windows
 from unveil_evalharness.errors import DataError, GateError
 from unveil_evalharness.task import TaskContext
-from unveil_evalharness.tasks.imagenet_ft.config import quick
+from unveil_evalharness.tasks.imagenet_ft.config import ImagenetProtocol, full, quick
 from unveil_evalharness.tasks.imagenet_ft.task import ImagenetFineTune
 
 pytestmark = pytest.mark.mm
@@ -46,12 +46,18 @@ def checkpoint(mae_checkpoint):
     return load(mae_checkpoint)
 
 
+def changed(protocol: ImagenetProtocol, **changes) -> ImagenetProtocol:
+    """The protocol with its last recipe, changed, for every encoder."""
+    recipe = dataclasses.replace(protocol.recipes[-1], **changes)
+    return dataclasses.replace(protocol, recipes=(recipe,))
+
+
 def context_for(checkpoint, data_root, work_dir, **changes):
     work_dir.mkdir(parents=True, exist_ok=True)
     values = {
         "checkpoint": checkpoint,
         "data_root": data_root,
-        "protocol": dataclasses.replace(quick(), duration=15, warmup=2, batch_size=16, lr=2e-3),
+        "protocol": changed(quick(), duration=15, warmup=2, batch_size=16, lr=2e-3),
         "seed": 0,
         "limit": None,
         "batch_size": None,
@@ -67,10 +73,11 @@ def test_it_learns_colours_and_reports_every_image(checkpoint, data_root, tmp_pa
     before = {name: tensor.clone() for name, tensor in checkpoint.encoder.state_dict().items()}
     lines = []
     result = ImagenetFineTune().run(context_for(checkpoint, data_root, tmp_path / "a", log=lines.append))
-    acc1, acc5 = result.metrics
-    assert (acc1.name, acc5.name) == ("imagenet_ft.acc1", "imagenet_ft.acc5")
+    acc1, acc5, mean = result.metrics
+    assert [metric.name for metric in result.metrics] == [spec.name for spec in ImagenetFineTune().metrics]
     assert acc1.value > 0.6 > acc1.baseline == pytest.approx(1 / 6)
     assert acc5.baseline == pytest.approx(5 / 6)
+    assert mean.value == pytest.approx(acc1.value), "the classes have the same number of images"
     assert acc1.n == acc5.n == 24
     assert result.load_coverage == 1.0
     samples = result.samples
@@ -78,13 +85,24 @@ def test_it_learns_colours_and_reports_every_image(checkpoint, data_root, tmp_pa
     assert samples["image"][0] == "imagenet/val/blue/0.jpg"
     assert samples["correct"].mean() == acc1.value
     assert ((samples["label"] == samples["prediction"]) == samples["correct"]).all()
-    assert lines == ["72 training and 24 test images of 6 classes", "load coverage 1.0000, forward parity 0.0e+00"]
+    assert lines == [
+        "72 training and 24 test images of 6 classes",
+        "recipe: quick",
+        "load coverage 1.0000, forward parity 0.0e+00",
+    ]
+    assert result.tables.keys() == {"per_class", "confusion", "recipe"}
+    assert result.tables["confusion"]["n"].sum() == 24
+    recalls = dict(result.tables["per_class"].select("class", "recall").iter_rows())
+    assert recalls["blue"] == samples.filter(samples["label"] == "blue")["correct"].mean()
+    assert dict(result.tables["recipe"].iter_rows())["duration"] == "15"
+    assert len(result.gallery) == 12
+    assert {picture.outcome for picture in result.gallery} <= {"good", "bad"}
     assert all(torch.equal(tensor, before[name]) for name, tensor in checkpoint.encoder.state_dict().items())
 
 
 def test_the_same_seed_repeats_every_outcome_and_a_split_batch_stays_close(checkpoint, data_root, tmp_path):
     # A random head after a few steps still confuses classes, so that another seed shows.
-    protocol = dataclasses.replace(quick(), duration=4, warmup=1, batch_size=8, head="random")
+    protocol = changed(quick(), duration=4, warmup=1, batch_size=8, head="random")
     runs = [
         ImagenetFineTune().run(context_for(checkpoint, data_root, tmp_path / name, protocol=protocol, **changes))
         for name, changes in (("a", {}), ("b", {}), ("c", {"seed": 1}), ("d", {"batch_size": 4}))
@@ -97,22 +115,22 @@ def test_the_same_seed_repeats_every_outcome_and_a_split_batch_stays_close(check
 
 
 def test_a_limit_keeps_classes_balanced(checkpoint, data_root, tmp_path):
-    protocol = dataclasses.replace(quick(), duration=1, warmup=0, batch_size=4)
+    protocol = changed(quick(), duration=1, warmup=0, batch_size=4)
     result = ImagenetFineTune().run(context_for(checkpoint, data_root, tmp_path, protocol=protocol, limit=12))
     assert result.samples["label"].value_counts()["count"].to_list() == [2] * 6
     assert result.metrics[0].n == 12
 
 
-def test_top_5_is_left_out_where_it_says_nothing(checkpoint, tmp_path):
+def test_top_5_of_two_classes_is_certain_and_so_is_its_baseline(checkpoint, tmp_path):
     write_squares(tmp_path, {name: COLOURS[name] for name in ("red", "blue")}, train=3, val=2)
-    protocol = dataclasses.replace(quick(), duration=1, warmup=0, batch_size=4)
+    protocol = changed(quick(), duration=1, warmup=0, batch_size=4)
     result = ImagenetFineTune().run(context_for(checkpoint, tmp_path, tmp_path / "work", protocol=protocol))
-    assert [metric.name for metric in result.metrics] == ["imagenet_ft.acc1"]
+    assert result.metrics[1].value == result.metrics[1].baseline == 1.0
 
 
 def test_the_full_recipes_augmentation_mixup_and_image_size_run(checkpoint, data_root, tmp_path):
-    full = ImagenetFineTune().protocol("full")
-    protocol = dataclasses.replace(full, duration=2, warmup=1, unit="iterations", batch_size=4, image_side=48)
+    protocol = changed(full(), duration=2, warmup=1, unit="iterations", batch_size=4, ema_decay=0.5)
+    protocol = dataclasses.replace(protocol, image_side=48)
     result = ImagenetFineTune().run(context_for(checkpoint, data_root, tmp_path, protocol=protocol, limit=6))
     assert result.metrics[0].n == 6
 
@@ -122,9 +140,8 @@ def test_swin_windows_scale_with_the_image(checkpoint, data_root, tmp_path):
     preprocessing = Preprocessing(image_size=(64, 64))
     manifest = dataclasses.replace(checkpoint.manifest, preprocessing=preprocessing)
     checkpoint = dataclasses.replace(checkpoint, encoder=encoder, manifest=manifest)
-    protocol = dataclasses.replace(
-        quick(), duration=1, warmup=0, batch_size=2, image_side=96, drop_path=0.1, head="random"
-    )
+    protocol = changed(quick(), duration=1, warmup=0, batch_size=2, drop_path=0.1, head="random")
+    protocol = dataclasses.replace(protocol, image_side=96)
     result = ImagenetFineTune().run(context_for(checkpoint, data_root, tmp_path, protocol=protocol, limit=6))
     assert result.load_coverage == 1.0
     assert fresh_encoder(encoder, drop_path=0.1, image_side=96).spec.config["window_sizes"] == [6, 6, 6, 6]

@@ -1,39 +1,68 @@
-"""The downstream tasks by name; each is imported only when it is asked for."""
+"""The downstream tasks by name, and tasks of the user's own by import path; each is imported when it is asked for."""
 
 import difflib
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
 
-from unveil_evalharness.errors import UnknownTaskError
+from unveil_evalharness.errors import UnknownTaskError, one_line
 from unveil_evalharness.task import Task
 
-__all__ = ["TASK_NAMES", "load_task"]
+__all__ = ["TASKS", "TASK_NAMES", "load_task"]
 
-TASK_NAMES: tuple[str, ...] = ("imagenet_ft", "coco_det", "ade20k_seg", "zs_retrieval")
+_HERE = "unveil_evalharness.tasks"
+
+TASKS: Mapping[str, str] = MappingProxyType(
+    {
+        "imagenet_ft": f"{_HERE}.imagenet_ft.task:ImagenetFineTune",
+        "linear_probe": f"{_HERE}.linear_probe.task:LinearProbe",
+        "knn": f"{_HERE}.knn.task:NearestNeighbours",
+        "coco_det": f"{_HERE}.coco_det.task:CocoDetection",
+        "ade20k_seg": f"{_HERE}.ade20k_seg.task:Ade20kSegmentation",
+        "zs_retrieval": f"{_HERE}.zs_retrieval.task:ZeroShotRetrieval",
+        "zs_retrieval_coco": f"{_HERE}.zs_retrieval.task:CocoRetrieval",
+        "zs_retrieval_flickr30k": f"{_HERE}.zs_retrieval.task:FlickrRetrieval",
+    }
+)
+"""Where the class of each task is."""
+
+TASK_NAMES: tuple[str, ...] = tuple(TASKS)
 
 
 def load_task(name: str) -> Task:
-    """The task called `name`.
+    """The task called `name`, or the one at an import path such as ``my_package.colours.task:ColourTask``.
 
     Raises:
-        UnknownTaskError: there is no such task; names the nearest ones.
+        UnknownTaskError: there is no such task, it cannot be imported, or what is there is not a task.
     """
-    match name:
-        case "imagenet_ft":
-            from unveil_evalharness.tasks.imagenet_ft.task import ImagenetFineTune
+    path = TASKS.get(name, name)
+    module_name, colon, class_name = path.partition(":")
+    if not colon:
+        nearest = difflib.get_close_matches(name, TASK_NAMES, n=2, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+        raise UnknownTaskError(
+            f"unknown task {name!r}{hint} (tasks: {', '.join(TASK_NAMES)}; one of your own: package.module:ClassName)"
+        )
+    return _imported(path, module_name, class_name)
 
-            return ImagenetFineTune()
-        case "coco_det":
-            from unveil_evalharness.tasks.coco_det.task import CocoDetection
 
-            return CocoDetection()
-        case "ade20k_seg":
-            from unveil_evalharness.tasks.ade20k_seg.task import Ade20kSegmentation
-
-            return Ade20kSegmentation()
-        case "zs_retrieval":
-            from unveil_evalharness.tasks.zs_retrieval.task import ZeroShotRetrieval
-
-            return ZeroShotRetrieval()
-        case _:
-            nearest = difflib.get_close_matches(name, TASK_NAMES, n=2, cutoff=0.4)
-            hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
-            raise UnknownTaskError(f"unknown task {name!r}{hint} (tasks: {', '.join(TASK_NAMES)})")
+def _imported(path: str, module_name: str, class_name: str) -> Task:
+    try:
+        found = vars(import_module(module_name)).get(class_name)
+    except (ImportError, ValueError) as error:
+        raise UnknownTaskError(
+            f"cannot import {module_name!r} for the task {path!r}: {one_line(error)}; "
+            "is its folder installed, or on PYTHONPATH?"
+        ) from error
+    if not isinstance(found, type):
+        raise UnknownTaskError(f"{module_name} has no class {class_name!r}; write package.module:ClassName")
+    try:
+        task = found()
+    except TypeError as error:
+        raise UnknownTaskError(f"{path} cannot be made without arguments: {one_line(error)}") from error
+    members = sorted(name for name in vars(Task) if not name.startswith("_"))
+    missing = [name for name in members if not hasattr(task, name)]
+    if missing:
+        raise UnknownTaskError(f"{path} is not a task; it lacks {', '.join(missing)}")
+    assert isinstance(task, Task)
+    return task

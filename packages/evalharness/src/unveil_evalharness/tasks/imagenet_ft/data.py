@@ -1,6 +1,10 @@
-"""Reads an ImageFolder: ``imagenet/{train,val}/<class>/<image>``; the sorted folder names are the classes."""
+"""Reads labelled images: folders ``imagenet/{train,val}/<class>/<image>`` or shards ``imagenet/{train,val}-*.tar``.
+
+The sorted folder names are the classes; for shards see `shards`.
+"""
 
 import hashlib
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +16,21 @@ from torch.utils.data import Dataset
 
 from unveil_evalharness.engine.stream import Purpose, derive_seed
 from unveil_evalharness.errors import DataError
+from unveil_evalharness.tasks.imagenet_ft.shards import IMAGE_SUFFIXES, Member, index_shards, name_classes
 
-__all__ = ["FolderImages", "ImageFolder", "balanced", "folder_hash", "open_image", "read_folders", "reduced"]
+__all__ = [
+    "FolderImages",
+    "ImageFolder",
+    "balanced",
+    "folder_hash",
+    "image_name",
+    "open_image",
+    "read_folders",
+    "reduced",
+]
 
-_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _SUBSET_SEED = 0
-_LAYOUT = "expected imagenet/{train,val}/<class>/<image>.jpg"
+_LAYOUT = "expected imagenet/{train,val}/<class>/<image>.jpg or imagenet/{train,val}-*.tar"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,9 +38,9 @@ class ImageFolder:
     """The images of one split."""
 
     classes: tuple[str, ...]
-    """Folder names in order; the label is the position."""
-    images: tuple[tuple[Path, int], ...]
-    """Path and label, ordered by class and name."""
+    """Their names in order; the label is the position."""
+    images: tuple[tuple[Path | Member, int], ...]
+    """File, or place in a shard, and label; folders are ordered by class and name, shards as they are."""
 
     @property
     def labels(self) -> np.ndarray:
@@ -36,6 +49,14 @@ class ImageFolder:
 
 
 def _split(folder: Path) -> ImageFolder:
+    shards = sorted(folder.parent.glob(f"{folder.name}-*.tar"))
+    if shards and folder.is_dir():
+        raise DataError(f"both {folder} and {shards[0]} are there; keep the folder or the shards")
+    if shards:
+        found = index_shards(shards)
+        classes, meaning = name_classes([text for _, text in found], folder.parent / "classes.txt")
+        position = {name: number for number, name in enumerate(classes)}
+        return ImageFolder(classes=classes, images=tuple((member, position[meaning[text]]) for member, text in found))
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; {_LAYOUT}; check --data-root")
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
@@ -46,11 +67,11 @@ def _split(folder: Path) -> ImageFolder:
         found = sorted(
             path
             for path in (folder / name).iterdir()
-            if path.suffix.lower() in _EXTENSIONS and not path.name.startswith(".")
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
         )
         if not found:
             raise DataError(
-                f"class folder {folder / name} holds no image ({', '.join(sorted(_EXTENSIONS))}); "
+                f"class folder {folder / name} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); "
                 "add images or remove the folder from train and val"
             )
         images.extend((path, label) for path in found)
@@ -74,16 +95,26 @@ def read_folders(data_root: Path) -> tuple[ImageFolder, ImageFolder]:
 
 
 def folder_hash(data_root: Path) -> str:
-    """16 hex digits over names and sizes in bytes of all images of both splits.
+    """16 hex digits over names and sizes in bytes of all images of both splits, or of all shards.
 
     Raises:
-        DataError: see `read_folders`.
+        DataError: see `read_folders`; of shards, only that there are some for both splits.
     """
     digest = hashlib.sha256()
-    for split in read_folders(data_root):
-        for path, _ in split.images:
-            digest.update(f"{path.relative_to(data_root).as_posix()}\0{path.stat().st_size}\n".encode())
+    for path in _hashed_files(data_root):
+        digest.update(f"{path.relative_to(data_root).as_posix()}\0{path.stat().st_size}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _hashed_files(data_root: Path) -> list[Path]:
+    folder = data_root / "imagenet"
+    shards = [sorted(folder.glob(f"{split}-*.tar")) for split in ("train", "val")]
+    if all(shards):
+        # Reading the headers of a hundred gigabytes takes a minute, so a run does it once, when it reads the images.
+        names = folder / "classes.txt"
+        return [*shards[0], *shards[1], *([names] if names.is_file() else [])]
+    splits = read_folders(data_root)
+    return [image if isinstance(image, Path) else image.shard for split in splits for image, _ in split.images]
 
 
 def balanced(folder: ImageFolder, limit: int | None) -> ImageFolder:
@@ -109,18 +140,28 @@ def balanced(folder: ImageFolder, limit: int | None) -> ImageFolder:
     return ImageFolder(classes=folder.classes, images=tuple(folder.images[index] for index in chosen))
 
 
-def open_image(path: Path) -> Image.Image:
+def image_name(image: Path | Member, data_root: Path) -> str:
+    """What an image is called in per-sample outcomes: its path under the data root, in a shard with its name there."""
+    if isinstance(image, Path):
+        return image.relative_to(data_root).as_posix()
+    return f"{image.shard.relative_to(data_root).as_posix()}/{image.name}"
+
+
+def open_image(source: Path | Member) -> Image.Image:
     """Decodes one image to RGB; grey, palette and transparent images are converted, transparency is dropped.
 
     Raises:
         DataError: the file is not an image or is cut short; names it.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source.read())) as image:
             # Pillow warns when a palette with transparency is converted to RGB in one step.
             return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"cannot decode {path} ({error}); replace the file or remove it from the data set") from error
+        if isinstance(error, DataError):
+            raise
+        name = source if isinstance(source, Path) else f"{source.shard}/{source.name}"
+        raise DataError(f"cannot decode {name} ({error}); replace the file or remove it from the data set") from error
 
 
 class FolderImages(Dataset[dict[str, Any]]):

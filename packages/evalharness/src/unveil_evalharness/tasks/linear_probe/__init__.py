@@ -1,0 +1,1 @@
+"""Image classification by a linear layer on frozen features."""
