@@ -1,16 +1,18 @@
 """How many different images a model needs so that its validation loss does not turn up by a given length."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy.optimize import root_scalar
 
 from unveil_evalharness.predict.law import Law
 
 __all__ = ["Boundary", "boundary", "images_needed"]
 
 _HALVING = 2.0
-_NUM_IMAGES = 400
+_NUM_IMAGES = 60
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,13 +43,21 @@ def images_needed(law: Law, *, params: float, steps: float, lowest: float, highe
     Returns:
         NaN where the loss rises at `highest` too, or at no number of images.
     """
+
+    def gains(logarithm: float) -> float:
+        images = np.full(2, math.exp(logarithm))
+        at, before = law(np.full(2, params), np.array([steps, steps / _HALVING]), images)
+        return float(at - before)
+
     images = np.geomspace(highest, lowest, _NUM_IMAGES)
-    rises = law(np.full_like(images, params), np.full_like(images, steps), images) > law(
-        np.full_like(images, params), np.full_like(images, steps / _HALVING), images
-    )
+    many = np.full_like(images, params)
+    at, before = (law(many, np.full_like(images, length), images) for length in (steps, steps / _HALVING))
+    rises = at > before
     if rises[0] or not rises.any():
         return float("nan")
-    return float(images[int(np.argmax(rises))])
+    first = int(np.argmax(rises))
+    found = root_scalar(gains, bracket=(math.log(images[first]), math.log(images[first - 1])), xtol=1e-4)
+    return math.exp(found.root)
 
 
 def boundary(

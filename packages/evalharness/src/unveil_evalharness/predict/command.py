@@ -6,9 +6,10 @@ Exit status: 0 done, 2 bad input, 3 when the run and the known runs are not comp
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unveil_backbones.errors import CheckpointError
 from unveil_backbones.manifest import read_manifest, resolve_checkpoint
@@ -25,6 +26,9 @@ from unveil_evalharness.predict.known import (
     known_from_table,
     query_from_manifest,
 )
+
+if TYPE_CHECKING:
+    from unveil_evalharness.report.plot import Figure
 
 __all__ = ["PredictOptions", "main"]
 
@@ -88,7 +92,8 @@ def main(options: PredictOptions) -> int:
         sys.stderr.write(f"evalharness: error: {error}\n")
         return NOT_COMPARABLE
     decision = None if one is None else decide(one, margin=options.margin, threshold=options.threshold)
-    written = [] if options.figures is None else _write_figures(options, options.figures, known, one)
+    drawn = [] if options.figures is None else _figures(options, known, one)
+    written = [] if options.figures is None else _write(options.figures, drawn)
     record: dict[str, Any] = {
         "forecast": None if one is None else dataclasses.asdict(one),
         "measured": measured,
@@ -99,6 +104,7 @@ def main(options: PredictOptions) -> int:
         sys.stdout.write(json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
     else:
         lines = [] if one is None else _words(one, measured, decision)
+        lines += [f"{figure.title}. {note}" for figure in drawn for note in figure.notes]
         sys.stdout.write("\n".join([*lines, *(f"figure: {path}" for path in written)]) + "\n")
     return 0
 
@@ -164,10 +170,9 @@ def _words(one: Forecast, measured: float | None, decision: Decision | None) -> 
     return lines
 
 
-def _write_figures(options: PredictOptions, folder: Path, known: KnownRuns, one: Forecast | None) -> list[Path]:
+def _figures(options: PredictOptions, known: KnownRuns, one: Forecast | None) -> "list[Figure]":
     from unveil_evalharness.predict import figures
     from unveil_evalharness.predict.law import bootstrap_laws, fit_law, law_data
-    from unveil_evalharness.report.papers import paper_files
 
     data = law_data(known)
     law = fit_law(data)
@@ -177,6 +182,12 @@ def _write_figures(options: PredictOptions, folder: Path, known: KnownRuns, one:
         drawn.append(figures.boundary_figure(known, law, resampled, level=options.level))
     if one is not None:
         drawn.append(figures.forecast_figure(known, one))
+    return drawn
+
+
+def _write(folder: Path, drawn: "Sequence[Figure]") -> list[Path]:
+    from unveil_evalharness.report.papers import paper_files
+
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
