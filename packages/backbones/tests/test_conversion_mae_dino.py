@@ -8,7 +8,7 @@ import timm
 import torch
 from timm.models.eva import checkpoint_filter_fn as eva_filter
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from unveil_backbones import ConvertError, CoverageError, NotExpressibleError, convert, load
+from unveil_backbones import CheckpointError, ConvertError, CoverageError, NotExpressibleError, convert, load
 
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 4}
 
@@ -41,27 +41,36 @@ def body(model: VisionTransformer) -> dict[str, torch.Tensor]:
     return {name: value for name, value in model.state_dict().items() if not name.startswith("head.")}
 
 
-DECODER = {
-    "mask_token": torch.zeros(1, 1, 16),
-    "decoder_pos_embed": torch.zeros(1, 17, 16),
-    "decoder_embed.weight": torch.zeros(16, 32),
-    "decoder_blocks.0.norm1.weight": torch.zeros(16),
-    "decoder_norm.weight": torch.zeros(16),
-    "decoder_pred.weight": torch.zeros(192, 16),
-}
+def decoder(width: int = 16) -> dict[str, torch.Tensor]:
+    """MAE's decoder of one block: names, shapes and fixed positions of its authors."""
+    torch.manual_seed(1)
+    shapes = {
+        "decoder_embed": (width, 32),
+        "decoder_blocks.0.norm1": (width,),
+        "decoder_blocks.0.attn.qkv": (3 * width, width),
+        "decoder_blocks.0.attn.proj": (width, width),
+        "decoder_blocks.0.norm2": (width,),
+        "decoder_blocks.0.mlp.fc1": (4 * width, width),
+        "decoder_blocks.0.mlp.fc2": (width, 4 * width),
+        "decoder_norm": (width,),
+        "decoder_pred": (192, width),
+    }
+    weights = {f"{name}.weight": torch.randn(shape) for name, shape in shapes.items()}
+    biases = {f"{name}.bias": torch.randn(shape[0]) for name, shape in shapes.items()}
+    tables = {"mask_token": torch.randn(1, 1, width), "decoder_pos_embed": sin_cos(4, 4, width)}
+    return {**weights, **biases, **tables}
 
 
 def test_mae_pretraining_files(tmp_path):
     model = mae_peer()
-    content = {"model": {**body(model), **DECODER}, "epoch": 1599, "args": argparse.Namespace(lr=1e-4)}
+    content = {"model": {**body(model), **decoder()}, "epoch": 1599, "args": argparse.Namespace(lr=1e-4)}
     torch.save(content, tmp_path / "mae.pth")
     done = convert(tmp_path / "mae.pth", tmp_path / "out", num_heads=4)
     assert done.source_format == "mae"
     reasons = {reason: len(names) for reason, names in done.coverage.dropped.items()}
     assert reasons == {
         "the fixed sine-cosine positions, which are computed": 1,
-        "the decoder of pre-training, which is no part of the encoder": 5,
-        "the mask token of pre-training": 1,
+        "the decoder's fixed positions, which are computed": 1,
     }
     ours = load(tmp_path / "out")
     assert ours.manifest.objective == "mae"
@@ -69,6 +78,56 @@ def test_mae_pretraining_files(tmp_path):
     images = torch.randn(2, 3, 32, 32)
     tokens = ours.encoder.encode(ours.encoder.embed(images), (4, 4))
     torch.testing.assert_close(tokens, model.forward_features(images), atol=1e-5, rtol=0)
+
+
+def test_maes_decoder_is_kept_with_the_settings_of_its_objective(tmp_path):
+    content = decoder()
+    torch.save({"model": {**body(mae_peer()), **content}}, tmp_path / "mae.pth")
+    convert(tmp_path / "mae.pth", tmp_path / "out", num_heads=4, decoder_heads=2)
+    ours = load(tmp_path / "out")
+    assert ours.manifest.objective_settings == {
+        "mask_ratio": 0.75,
+        "normalise_target": True,
+        "decoder_width": 16,
+        "decoder_depth": 1,
+        "decoder_heads": 2,
+    }
+    assert ours.manifest.origin.assumed["decoder_heads"] == 2
+    assert len(ours.heads) == len(content) - 1
+    assert torch.equal(ours.heads["objective.decoder.mask_token"], content["mask_token"][0, 0])
+    assert torch.equal(ours.heads["objective.decoder.predict.weight"], content["decoder_pred.weight"])
+    qkv = "blocks.0.attn.qkv.bias"
+    assert torch.equal(ours.heads[f"objective.decoder.{qkv}"], content[f"decoder_{qkv}"])
+
+
+def test_a_decoder_with_learned_positions_is_left_for_a_reason(tmp_path):
+    content = {**decoder(), "decoder_pos_embed": torch.randn(1, 17, 16)}
+    torch.save({"model": {**body(mae_peer()), **content}}, tmp_path / "mae.pth")
+    done = convert(tmp_path / "mae.pth", tmp_path / "out", num_heads=4)
+    assert done.coverage.dropped["the decoder of pre-training, whose positions are not the fixed ones"]
+    ours = load(tmp_path / "out")
+    assert (ours.heads, ours.manifest.objective_settings) == ({}, None)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda state: state.pop("decoder_blocks.0.norm2.bias"), r"missing \(decoder_blocks\.0\.norm2\.bias\)"),
+        (lambda state: state.update(decoder_extra=torch.zeros(1)), r"neither used .* \(decoder_extra\)"),
+        (
+            lambda state: state.update({"decoder_pred.weight": state["decoder_pred.weight"].T.contiguous()}),
+            r"decoder_pred\.weight has shape \(16, 192\) instead of \(192, 16\)",
+        ),
+        (lambda state: state["mask_token"].fill_(float("nan")), r"NaN .* objective\.decoder\.mask_token"),
+    ],
+)
+def test_a_damaged_decoder_is_refused_by_name(tmp_path, damage, message):
+    content = {**body(mae_peer()), **decoder()}
+    damage(content)
+    torch.save(content, tmp_path / "mae.pth")
+    with pytest.raises(CheckpointError, match=message):
+        convert(tmp_path / "mae.pth", tmp_path / "out", num_heads=4)
+    assert not (tmp_path / "out").exists()
 
 
 def test_mae_files_without_decoder_are_timms_unless_the_format_is_given(tmp_path):

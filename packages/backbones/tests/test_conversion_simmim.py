@@ -90,7 +90,7 @@ def test_outputs_equal_and_nothing_has_to_be_told(tmp_path, image_size, window, 
         assert [rows for rows, _ in ours.config.pretrained_window_sizes] == list(pretrained)
 
 
-def test_pretraining_files_lose_their_decoder_and_mask_token_knowingly(tmp_path, monkeypatch):
+def test_pretraining_files_keep_their_decoder_and_mask_token(tmp_path, monkeypatch):
     model = peer(64, 4)
     content = {
         "model": pretraining(model),
@@ -106,11 +106,13 @@ def test_pretraining_files_lose_their_decoder_and_mask_token_knowingly(tmp_path,
         torch.save(content, tmp_path / "simmim.pth")
     assert "yacs" not in sys.modules
     done = convert(tmp_path / "simmim.pth", tmp_path / "out")
-    dropped = done.coverage.dropped
-    decoder = next(names for reason, names in dropped.items() if reason.startswith("the decoder of pre-training"))
-    assert decoder == ("decoder.0.bias", "decoder.0.weight")
-    assert dropped["the mask token of pre-training"] == ("encoder.mask_token",)
+    assert not any("decoder" in reason for reason in done.coverage.dropped)
+    heads, state = load(tmp_path / "out").heads, content["model"]
+    assert torch.equal(heads["objective.mask_token"], state["encoder.mask_token"][0, 0])
+    assert torch.equal(heads["objective.head.weight"], state["decoder.0.weight"])
+    assert torch.equal(heads["objective.head.bias"], state["decoder.0.bias"])
     manifest = load(tmp_path / "out").manifest
+    assert manifest.objective_settings == {"mask_unit": 32, "mask_ratio": 0.6, "target_window": 47}
     assert manifest.objective == "simmim"
     assert "objective" not in manifest.origin.unknown
     images = torch.randn(1, 3, 64, 64)

@@ -59,6 +59,7 @@ def _verify(options: argparse.Namespace) -> int:
         arch=options.arch,
         image_size=_tuple(options.image_size),
         num_heads=options.num_heads,
+        decoder_heads=options.decoder_heads,
         window=options.window,
         norm_epsilon=options.norm_epsilon,
         activation=options.activation,
@@ -82,6 +83,7 @@ def _convert(options: argparse.Namespace) -> int:
         arch=options.arch,
         image_size=_tuple(options.image_size),
         num_heads=options.num_heads,
+        decoder_heads=options.decoder_heads,
         window=options.window,
         norm_epsilon=options.norm_epsilon,
         activation=options.activation,
@@ -140,6 +142,7 @@ def _add_details(command: argparse.ArgumentParser) -> None:
     group.add_argument("--arch", metavar="NAME", help="preset that it is, for example swinv2_b")
     group.add_argument("--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="pixels of pre-training")
     group.add_argument("--num-heads", type=int, metavar="N", help="attention heads of each block")
+    group.add_argument("--decoder-heads", type=int, metavar="N", help="those of MAE's decoder (32 channels each)")
     group.add_argument("--window", type=int, metavar="N", help="window side of all stages (Swin)")
     group.add_argument("--norm-epsilon", type=float, metavar="X", help="added to variances")
     group.add_argument("--activation", choices=("gelu", "quick_gelu"), help="of the MLPs")

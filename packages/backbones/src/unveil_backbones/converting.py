@@ -9,6 +9,7 @@ from typing import Literal
 
 from unveil_backbones.base import Pooling
 from unveil_backbones.checkpoint import load, restore_pair
+from unveil_backbones.conversion.configs import Configs
 from unveil_backbones.conversion.details import Details
 from unveil_backbones.conversion.incoming import Incoming, read_foreign, save_foreign
 from unveil_backbones.conversion.outgoing import WRITABLE, write_foreign
@@ -59,6 +60,7 @@ def convert(
     arch: str | None = None,
     image_size: tuple[int, int] | None = None,
     num_heads: int | None = None,
+    decoder_heads: int | None = None,
     window: int | None = None,
     norm_epsilon: float | None = None,
     activation: Activation | None = None,
@@ -80,6 +82,7 @@ def convert(
         arch: Name of the preset that the model is; a check, and a source of sizes that shapes do not tell.
         image_size: Height and width that its positions or windows were made for.
         num_heads: Attention heads of each block (Vision Transformers).
+        decoder_heads: Attention heads of each block of MAE's decoder.
         window: Window side of all stages (Swin).
         norm_epsilon: Added to variances.
         activation: Of the MLPs.
@@ -101,6 +104,7 @@ def convert(
         arch=arch,
         image_size=image_size,
         num_heads=num_heads,
+        decoder_heads=decoder_heads,
         window=window,
         norm_epsilon=norm_epsilon,
         activation=activation,
@@ -123,7 +127,11 @@ def convert(
 
 
 def load_foreign(
-    source: str | Path, *, format: ForeignFormat | None = None, details: Details | None = None
+    source: str | Path,
+    *,
+    format: ForeignFormat | None = None,
+    details: Details | None = None,
+    configs: Configs | None = None,
 ) -> Incoming:
     """Read a foreign file or folder without writing anything.
 
@@ -131,11 +139,12 @@ def load_foreign(
         source: The file or folder.
         format: Its format; found out if ``None``.
         details: What the caller knows about the model.
+        configs: Configuration files by name that the caller knows, in the place of those beside the weights.
 
     Raises:
         BackboneError: As ``convert``.
     """
-    return read_foreign(Path(source), format, details or Details())
+    return read_foreign(Path(source), format, details or Details(), configs)
 
 
 def is_ours(path: str | Path) -> bool:

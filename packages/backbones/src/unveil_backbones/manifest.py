@@ -100,6 +100,9 @@ class Manifest:
     initial: str | None = None
     """Hash of the manifest of the checkpoint whose weights training began with. Absent from the text where it began
     with fresh ones."""
+    objective_settings: dict[str, JSON] | None = None
+    """Settings of the objective by name, as training had them or as a foreign format's convention has them: what the
+    objective is built from again, to score images. Absent from the text of checkpoints that do not know them."""
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each other file of the directory, by its path inside it."""
     origin: CoverageReport | None = None
@@ -127,7 +130,7 @@ class Manifest:
             "val": [point.to_json() for point in self.val],
             "passport": None if self.passport is None else self.passport.to_json(),
         }
-        for name in ("origin", "initial"):
+        for name in ("origin", "initial", "objective_settings"):
             if record[name] is None:
                 del record[name]  # as earlier versions of this package wrote it, which refuse unknown fields
         try:
@@ -172,6 +175,7 @@ class Manifest:
             git_commit=members.take("git_commit", optional(read_text)),
             created=members.take("created", read_text),
             initial=members.take("initial", optional(read_text), default=None),
+            objective_settings=members.take("objective_settings", optional(read_object), default=None),
             files=members.take("files", _read_files),
             origin=members.take("origin", optional(CoverageReport.from_json), default=None),
         )

@@ -23,7 +23,7 @@ __all__ = ["SCHEMA_FILE", "make_schema", "manifest_schema"]
 SCHEMA_FILE = Path(__file__).with_name("manifest.schema.json")
 """The published text."""
 
-_OPTIONAL = ("origin", "initial", "num_masks")
+_OPTIONAL = ("origin", "initial", "num_masks", "objective_settings")
 """Fields that earlier writers of the same format did not have."""
 
 _PLAIN: Mapping[Any, str] = types.MappingProxyType({str: "string", int: "integer", float: "number", bool: "boolean"})

@@ -47,6 +47,8 @@ class Details:
     """Height and width of its positions, or of its windows' pre-training."""
     num_heads: int | None = None
     """Attention heads of each block (Vision Transformers)."""
+    decoder_heads: int | None = None
+    """Attention heads of each block of MAE's decoder; 32 channels each."""
     window: int | None = None
     """Window side of all stages (Swin), clamped to the stages' grids."""
     pretrained_windows: tuple[tuple[int, int], ...] | None = None
@@ -76,8 +78,9 @@ class Details:
         self._check_numbers()
 
     def _check_numbers(self) -> None:
-        if self.num_heads is not None and self.num_heads < 1:
-            raise ConvertError(f"num_heads {self.num_heads}; there is at least one; give the real number")
+        for name, number in (("num_heads", self.num_heads), ("decoder_heads", self.decoder_heads)):
+            if number is not None and number < 1:
+                raise ConvertError(f"{name} {number}; there is at least one; give the real number")
         if self.window is not None and not 0 < self.window <= _LARGEST_WINDOW:
             raise ConvertError(f"window {self.window}; it is between 1 and {_LARGEST_WINDOW} tokens; give the real one")
         if self.image_size is not None and not all(0 < side <= _LARGEST_SIDE for side in self.image_size):
@@ -128,6 +131,10 @@ class Found:
     """What the file does not say."""
     tokenizer_json: str | None = None
     """The tokenizer of a pair."""
+    heads: Sequence[Link] = ()
+    """Where the tensors of its objective are, under the names that checkpoints have for them."""
+    settings: dict[str, JSON] | None = None
+    """Settings of the objective that these belong to."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,20 @@
 """From a foreign file to a model of ours, with a report of what was used of it."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+from torch import Tensor
+
 from unveil_backbones._files import file_sha256
+from unveil_backbones._json import JSON
 from unveil_backbones.base import Encoder
 from unveil_backbones.checkpoint import save
+from unveil_backbones.conversion.configs import Configs
 from unveil_backbones.conversion.details import Details
 from unveil_backbones.conversion.layouts import LAYOUTS, detect
-from unveil_backbones.conversion.ledger import Ledger, fill_linked
+from unveil_backbones.conversion.ledger import Ledger, fill_linked, joined
 from unveil_backbones.conversion.reading import read_tensors
 from unveil_backbones.conversion.sources import find_source
 from unveil_backbones.coverage import CoverageReport
@@ -49,6 +53,10 @@ class Incoming:
     """The tokenizer of a pair, if its vocabulary is known."""
     report: CoverageReport
     """What was used of the file, and why the rest was not."""
+    heads: dict[str, Tensor] = field(default_factory=dict)
+    """Tensors of its objective (a decoder), by the names that checkpoints have for them."""
+    settings: dict[str, JSON] | None = None
+    """Settings of the objective, where its tensors are known."""
 
     @property
     def encoder(self) -> Encoder:
@@ -56,13 +64,14 @@ class Incoming:
         return self.model.encoder if isinstance(self.model, ImageTextPair) else self.model
 
 
-def read_foreign(path: Path, layout: str | None, details: Details) -> Incoming:
+def read_foreign(path: Path, layout: str | None, details: Details, configs: Configs | None = None) -> Incoming:
     """Read a foreign file or folder.
 
     Args:
         path: The file, or a folder as timm, open_clip and transformers write it.
         layout: Name of its format; found out if ``None``.
         details: What the caller knows about the model.
+        configs: Configuration files that the caller knows, in the place of those beside the weights.
 
     Raises:
         ConvertError: The format is unknown, a detail has to be given, or tensors are not covered.
@@ -70,14 +79,15 @@ def read_foreign(path: Path, layout: str | None, details: Details) -> Incoming:
         TokenizerError: The pair's tokenizer needs an extra that is not installed.
     """
     source = find_source(path)
+    known = source.configs if configs is None else configs
     tensors, entry = read_tensors(source.weights)
     where = str(source.weights) if entry is None else f"{source.weights} ({entry})"
-    name = detect(tensors, source.configs, where) if layout is None else layout
+    name = detect(tensors, known, where) if layout is None else layout
     if name not in LAYOUTS:
         raise ConvertError(f"format {name!r} is unknown; there are {', '.join(LAYOUTS)}; choose one of them")
     ledger = Ledger(tensors, where)
     try:
-        found = LAYOUTS[name].read(ledger, details, source.configs)
+        found = LAYOUTS[name].read(ledger, details, known)
     except (ConfigError, ImageSizeError, ManifestError) as error:
         # What shapes and configuration describe is no model; they came with the file.
         reason = str(error).removesuffix("; write it with `save`")
@@ -86,6 +96,7 @@ def read_foreign(path: Path, layout: str | None, details: Details) -> Incoming:
         raise ConvertError(
             f"{where}: its shapes and configuration make no model ({error}); give the details it really has"
         ) from error
+    heads = joined(found.heads, ledger)
     fill_linked(found.model, found.links, ledger)
     report = CoverageReport(
         format=name,
@@ -103,11 +114,18 @@ def read_foreign(path: Path, layout: str | None, details: Details) -> Incoming:
         preprocessing=found.preprocessing,
         tokenizer_json=found.tokenizer_json,
         report=report,
+        heads=heads,
+        settings=found.settings,
     )
 
 
-def save_foreign(incoming: Incoming, out: Path) -> Path:
+def save_foreign(incoming: Incoming, out: Path, *, created: str | None = None) -> Path:
     """Write a model that was read from a foreign file as a checkpoint of ours.
+
+    Args:
+        incoming: The model.
+        out: The folder to make.
+        created: Time that the manifest gives; now if ``None``. Equal files give equal checkpoints if it is fixed.
 
     Raises:
         CheckpointExistsError: ``out`` exists.
@@ -131,13 +149,14 @@ def save_foreign(incoming: Incoming, out: Path) -> Path:
         data_hash="",
         num_parameters=encoder.num_parameters,
         versions={name: version(name) for name in ("unveil-backbones", "torch", "timm")},
-        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        created=time.strftime("%Y-%m-%dT%H:%M:%S%z") if created is None else created,
         origin=incoming.report,
+        objective_settings=incoming.settings,
     )
     return save(
         out,
         encoder=encoder,
         manifest=manifest,
-        heads=None if pair is None else pair.heads_state(),
+        heads={**incoming.heads, **({} if pair is None else pair.heads_state())},
         tokenizer_json=incoming.tokenizer_json,
     )

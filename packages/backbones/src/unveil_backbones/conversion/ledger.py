@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unveil_backbones.checkpoint import check_finite, fill
 from unveil_backbones.errors import CoverageError, TensorMismatchError
 
-__all__ = ["Ledger", "Link", "fill_linked", "same", "spread", "stacked", "transposed", "with_shape"]
+__all__ = ["Ledger", "Link", "fill_linked", "joined", "same", "spread", "stacked", "transposed", "with_shape"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,6 +194,25 @@ def fill_linked(model: nn.Module, links: Sequence[Link], ledger: Ledger) -> None
             ) from error
     check_finite(state, ledger.where)
     fill(model, state, ledger.where)
+
+
+def joined(links: Sequence[Link], ledger: Ledger) -> dict[str, Tensor]:
+    """Return the tensors that links make, by our names; to be called before `fill_linked`, which ends the bookkeeping.
+
+    Raises:
+        CoverageError: A tensor is missing.
+        TensorMismatchError: One has another shape than its place.
+        NonFiniteError: A value is NaN or infinite.
+    """
+    missing = sorted(name for link in links for name in link.theirs if name not in ledger)
+    if missing:
+        raise CoverageError(
+            f"{ledger.where}: {len(missing)} tensors of its objective are missing ({_some(missing)}); a decoder is "
+            "read whole or not at all; copy the file again, or take the encoder's tensors alone"
+        )
+    tensors = {link.ours: link.join([ledger.take(name) for name in link.theirs]) for link in links}
+    check_finite(tensors, ledger.where)
+    return tensors
 
 
 def spread(model: nn.Module, links: Sequence[Link]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 
 from unveil_backbones.conversion.configs import Configs
+from unveil_backbones.conversion.decoders import mae_decoder
 from unveil_backbones.conversion.details import Details, Found, infer_vit, make_encoder, vit_positions
 from unveil_backbones.conversion.ledger import Ledger, same
 from unveil_backbones.conversion.timm_models import refuse_norm_after_pooling
@@ -35,11 +36,16 @@ def read(ledger: Ledger, details: Details, configs: Configs) -> Found:
     heads = [name for name in ledger.tensors if name.startswith(f"{prefix}head.")]
     finetuned = bool(heads)
     config = replace(config, pooling=details.pooling or ("cls" if finetuned else "mean"))
-    decoder = [name for name in ledger.tensors if name.startswith(f"{prefix}decoder_")]
-    ledger.drop(decoder, "the decoder of pre-training, which is no part of the encoder")
-    ledger.drop([f"{prefix}mask_token"], "the mask token of pre-training")
     ledger.drop(heads, "the classifier")
     encoder = make_encoder(config, details.arch)
+    decoder = mae_decoder(
+        ledger,
+        prefix,
+        width=config.width,
+        patch=config.patch_size,
+        grid=encoder.grid(*config.image_size),
+        heads=details.decoder_heads,
+    )
     return Found(
         model=encoder,
         links=[same(name, prefix + name) for name in encoder.state_dict()],
@@ -50,5 +56,8 @@ def read(ledger: Ledger, details: Details, configs: Configs) -> Found:
             "norm_epsilon": config.norm_epsilon,
             "activation": config.activation,
             "pooling": config.pooling,
+            **decoder.assumed,
         },
+        heads=decoder.links,
+        settings=decoder.settings,
     )

@@ -1,8 +1,9 @@
 """Swin Transformer V2 files of its authors: SimMIM pre-training, data-scaling and classification ``.pth``.
 
-Pre-training files have an ``encoder.`` before every name and a one-layer decoder. Windows are not stored, but buffers
-that follow from them are: the table of relative coordinates is ``[1, 2w - 1, 2w - 1, 2]`` for a window of ``w``, its
-largest entry tells the window it was pre-trained with, and the shift mask has one entry per window of the grid.
+Pre-training files have an ``encoder.`` before every name and a one-layer decoder, which is kept. Windows are not
+stored, but buffers that follow from them are: the table of relative coordinates is ``[1, 2w - 1, 2w - 1, 2]`` for a
+window of ``w``, its largest entry tells the window it was pre-trained with, and the shift mask has one entry per window
+of the grid.
 """
 
 import math
@@ -11,6 +12,7 @@ from dataclasses import replace
 
 from unveil_backbones._json import JSON
 from unveil_backbones.conversion.configs import Configs
+from unveil_backbones.conversion.decoders import simmim_decoder
 from unveil_backbones.conversion.details import Details, Found, check_swin_room, make_encoder
 from unveil_backbones.conversion.ledger import Ledger, Link, same
 from unveil_backbones.errors import ConvertError, NotExpressibleError
@@ -36,13 +38,17 @@ def read(ledger: Ledger, details: Details, configs: Configs) -> Found:
     pretrained = f"{prefix}mask_token" in ledger
     _drop(ledger, prefix)
     encoder = make_encoder(config, details.arch)
-    links = swin_links(list(encoder.state_dict()), prefix, merge_shift=1)
+    decoder = simmim_decoder(
+        ledger, prefix, embed_width=encoder.embed_width, width=encoder.width, stride=encoder.stride
+    )
     return Found(
         model=encoder,
-        links=links,
+        links=swin_links(list(encoder.state_dict()), prefix, merge_shift=1),
         objective="simmim" if pretrained else "unknown",
         preprocessing=details.preprocessing(Preprocessing(image_size=config.image_size)),
-        assumed=assumed,
+        assumed={**assumed, **decoder.assumed},
+        heads=decoder.links,
+        settings=decoder.settings,
     )
 
 
@@ -97,10 +103,6 @@ def swin_links(names: list[str], prefix: str, *, merge_shift: int) -> list[Link]
 def _drop(ledger: Ledger, prefix: str) -> None:
     buffers = [name for name in ledger.tensors if re.fullmatch(_BUFFERS, name)]
     ledger.drop(buffers, "buffers, which are computed from windows and image size")
-    ledger.drop([f"{prefix}mask_token"], "the mask token of pre-training")
-    outer = prefix.removesuffix("encoder.")
-    decoder = [name for name in ledger.tensors if name.startswith(f"{outer}decoder.")]
-    ledger.drop(decoder, "the decoder of pre-training, whose pixels are those of its own objective")
     ledger.drop([f"{prefix}head.weight", f"{prefix}head.bias"], "the classifier")
 
 
