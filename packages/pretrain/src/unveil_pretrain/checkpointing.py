@@ -6,6 +6,7 @@ from unveil_backbones import save
 from unveil_backbones.flops import count_cost
 from unveil_backbones.manifest import Manifest, Preprocessing
 
+from unveil_pretrain.config import objective_to_json
 from unveil_pretrain.planning.flops import sample_flops
 from unveil_pretrain.record import git_commit, package_versions
 from unveil_pretrain.run import Run
@@ -43,6 +44,7 @@ def save_checkpoint(run: Run, position: Position) -> None:
         versions=package_versions(),
         git_commit=git_commit(),
         initial=run.initial,
+        objective_settings=objective_to_json(config.objective),
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
     save(

@@ -26,6 +26,8 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "run the cells of a plan, as local processes or on SLURM; --status shows where they stand",
         "flip-eval": "--ckpt DIR --data SHARDS [--views full,masked,ensemble] [--json]\n"
         "retrieval and contrastive loss of an image-text checkpoint, seen whole, masked, or as an ensemble of masks",
+        "score": "--ckpt DIR --images FOLDER|LIST|SHARDS [--list FILE] [--num-masks K] [--json FILE] ...\n"
+        "the validation loss of a finished checkpoint, converted ones too, measured again with its passport",
         "flip-ablation": "RECIPE --out DIR --train-data SHARDS --val-data SHARDS [--cells 0x1 0.5x2 ...] ...\n"
         "train FLIP with several masks and batches, and compare them at equal batch, equal samples and equal time",
         "status": "RUN [RUN ...] [--json] [--csv] [--price-per-hour P]\n"

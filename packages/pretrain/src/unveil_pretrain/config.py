@@ -7,7 +7,7 @@ run may be continued in another place.
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from unveil_pretrain.data.crops import SIMMIM_SCALE, check_crop_scale
 from unveil_pretrain.errors import ConfigError
@@ -15,7 +15,15 @@ from unveil_pretrain.objectives.base import ObjectiveConfig
 from unveil_pretrain.objectives.flip import FLIPConfig
 from unveil_pretrain.schedule import Schedule, ScheduleKind
 
-__all__ = ["FlipConfig", "MimConfig", "Precision", "RunConfig", "config_to_json", "first_difference"]
+__all__ = [
+    "FlipConfig",
+    "MimConfig",
+    "Precision",
+    "RunConfig",
+    "config_to_json",
+    "first_difference",
+    "objective_to_json",
+]
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -130,9 +138,14 @@ class FlipConfig(RunConfig):
 
 def config_to_json(config: MimConfig | FlipConfig) -> dict[str, object]:
     """Every setting as plain JSON values, in the order of the class; the objective carries its name."""
-    objective = {"name": config.objective.name, **_plain(asdict(config.objective))}
+    objective = {"name": config.objective.name, **objective_to_json(config.objective)}
     shared = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "objective"}
     return {**_plain(shared), "objective": objective}
+
+
+def objective_to_json(config: ObjectiveConfig) -> dict[str, Any]:
+    """Settings of an objective as plain JSON values, in the order of its class, without its name."""
+    return _plain(asdict(config))
 
 
 def first_difference(mine: Mapping[str, object], theirs: Mapping[str, object]) -> str | None:

@@ -13,6 +13,7 @@ from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.inputs import Normaliser
 from unveil_pretrain.objectives.base import BuildContext, Objective
 from unveil_pretrain.optim import build_optimizer
+from unveil_pretrain.passports import make_passport
 from unveil_pretrain.record import RunFolder
 from unveil_pretrain.sample_images import images_of_samples
 from unveil_pretrain.sources import RunData, captions_of_samples
@@ -20,7 +21,7 @@ from unveil_pretrain.starting import begin_with
 from unveil_pretrain.step import GradientStep
 from unveil_pretrain.stochastic_depth import StochasticDepth
 from unveil_pretrain.train_state import Position, load_train_state
-from unveil_pretrain.validate import MASK_EPOCH, KeyOrder, ValidationSet, key_ordered
+from unveil_pretrain.validate import KeyOrder, ValidationSet, key_ordered
 from unveil_pretrain.world import World
 
 __all__ = ["DeviceName", "Run", "assemble", "choose_device", "describe"]
@@ -130,7 +131,13 @@ def assemble(
         normalise=normalise,
         validation=validation,
         gap=_gap_set(config, data, objective, num_workers),
-        passport=_passport(config, objective, validation),
+        passport=make_passport(
+            config.objective.name,
+            objective,
+            validation,
+            image_size=config.image_size,
+            precision=config.precision,
+        ),
         initial=None if initial is None else initial.sha256,
         gradients=GradientStep(
             objective=objective,
@@ -230,23 +237,3 @@ def _gap_set(config: RunConfig, data: RunData, objective: Objective, num_workers
         else type(data.train)(subset, image_size=config.image_size)
     )
     return _scored(KeyOrder(images, multiple_of=objective.group_size), config, num_workers)
-
-
-def _passport(config: MimConfig | FlipConfig, objective: Objective, validation: ValidationSet) -> Passport:
-    """What the validation losses of a run depend on besides the model."""
-    card = objective.card()
-    return Passport(
-        objective=config.objective.name,
-        target_normalisation=card.target_normalisation,
-        reduction=card.reduction,
-        mask=dict(card.mask),
-        realised_ratio=card.realised_ratio,
-        mask_seed=config.val_mask_seed,
-        mask_epoch=MASK_EPOCH,
-        image_size=config.image_size,
-        crop="center1.0",
-        images_hash=validation.samples.content_hash,
-        negative_pool=card.negative_pool,
-        dtype=config.precision,
-        num_masks=config.val_masks,
-    )

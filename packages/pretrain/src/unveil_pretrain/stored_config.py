@@ -11,7 +11,7 @@ from unveil_pretrain.errors import ConfigError, ResumeError
 from unveil_pretrain.objectives.base import ObjectiveConfig
 from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
 
-__all__ = ["config_from_json", "config_of_run", "run_record"]
+__all__ = ["check_objective", "config_from_json", "config_of_run", "objective_from_json", "run_record"]
 
 _Settings = TypeVar("_Settings")
 
@@ -27,12 +27,21 @@ def config_from_json(values: Mapping[str, object]) -> MimConfig | FlipConfig:
     """
     objective = values.get("objective")
     name = objective.get("name") if isinstance(objective, Mapping) else None
-    kinds = _objectives()
-    if not isinstance(objective, Mapping) or name not in kinds:
-        raise ConfigError(f"objective is {name!r}; give one of {', '.join(kinds)}, which the recipes use")
-    run_kind, objective_kind = kinds[name]
+    if not isinstance(objective, Mapping):
+        objective = {}
+    run_kind, _ = _kind(name)
     inner = {key: value for key, value in objective.items() if key != "name"}
-    return _filled(run_kind, {**values, "objective": _filled(objective_kind, inner)})
+    return _filled(run_kind, {**values, "objective": objective_from_json(name, inner)})
+
+
+def objective_from_json(name: object, values: Mapping[str, object]) -> ObjectiveConfig:
+    """The settings of the objective called `name`; those that `values` lacks take their defaults.
+
+    Raises:
+        ConfigError: the objective or a setting is unknown, or a value is not allowed.
+    """
+    _, kind = _kind(name)
+    return _filled(kind, values)
 
 
 def config_of_run(folder: Path) -> MimConfig | FlipConfig:
@@ -62,6 +71,22 @@ def run_record(folder: Path) -> dict[str, Any]:
             f"{file} cannot be read ({error!r}); restore it, or give the folder of another run"
         ) from error
     return record
+
+
+def check_objective(name: object) -> None:
+    """Refuse a name that is no objective's.
+
+    Raises:
+        ConfigError: the objective is unknown.
+    """
+    _kind(name)
+
+
+def _kind(name: object) -> tuple[type[MimConfig | FlipConfig], type[ObjectiveConfig]]:
+    kinds = _objectives()
+    if not isinstance(name, str) or name not in kinds:
+        raise ConfigError(f"objective is {name!r}; give one of {', '.join(kinds)}, which the recipes use")
+    return kinds[name]
 
 
 def _objectives() -> dict[str, tuple[type[MimConfig | FlipConfig], type[ObjectiveConfig]]]:

@@ -17,7 +17,16 @@ from unveil_backbones.manifest import Passport
 
 from unveil_pretrain.errors import DataError, OutputError
 
-__all__ = ["ImageLosses", "ViewTable", "read_losses", "read_passport", "rewind_tables", "table_path", "write_table"]
+__all__ = [
+    "ImageLosses",
+    "ViewTable",
+    "read_losses",
+    "read_passport",
+    "rewind_tables",
+    "table_path",
+    "write_frame",
+    "write_table",
+]
 
 _PASSPORT = "passport.json"
 _SORTED = ("split", "view", "key")
@@ -66,6 +75,22 @@ def write_table(run: Path, step: int, splits: Sequence[ViewTable], passport: Pas
     Raises:
         OutputError: the folder cannot be written.
     """
+    file = table_path(run, step)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _write_passport(file.parent / _PASSPORT, passport)
+    except OSError as error:
+        raise OutputError(f"cannot write {file} ({error}); free some space or give another --out") from error
+    write_frame(file, splits)
+    return file
+
+
+def write_frame(file: Path, splits: Sequence[ViewTable]) -> None:
+    """Write the values of every image as parquet, atomically: columns split, view, key, sample_id, group, value.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     frames = [
         pl.DataFrame(
             {
@@ -81,18 +106,14 @@ def write_table(run: Path, step: int, splits: Sequence[ViewTable], passport: Pas
         for one in splits
         for view, values in one.views.items()
     ]
-    file = table_path(run, step)
     temporary = file.with_name(f".{file.name}.tmp")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _write_passport(file.parent / _PASSPORT, passport)
         pl.concat(frames).sort(_SORTED).write_parquet(temporary, compression="zstd")
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(file)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise OutputError(f"cannot write {file} ({error}); free some space or give another --out") from error
-    return file
+        raise OutputError(f"cannot write {file} ({error}); free some space or give another place") from error
 
 
 def read_losses(run: Path, step: int, *, split: str = "val", view: str = "loss") -> ImageLosses:

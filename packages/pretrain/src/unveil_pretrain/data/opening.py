@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from unveil_pretrain.data.folder import FolderDataset
+from unveil_pretrain.data.folder import FolderDataset, key_of_path
 from unveil_pretrain.data.images import IMAGE_EXTENSIONS
+from unveil_pretrain.data.lists import SampleList, read_list, samples_of_list
 from unveil_pretrain.data.shards import ShardDataset
 from unveil_pretrain.errors import DataError
 
-__all__ = ["open_samples", "shards_of_folder"]
+__all__ = ["open_listed", "open_samples", "shards_of_folder"]
 
 
 def open_samples(place: str, *, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> ShardDataset | FolderDataset:
@@ -35,6 +36,32 @@ def open_samples(place: str, *, extensions: Sequence[str] = IMAGE_EXTENSIONS) ->
             f"{place!r} holds .tar files and folders; name the shards ('{place.rstrip('/')}/*.tar') or the image folder"
         )
     return ShardDataset("::".join(shards))
+
+
+def open_listed(
+    place: str, listed: Path | None, *, extensions: Sequence[str] = IMAGE_EXTENSIONS
+) -> ShardDataset | FolderDataset:
+    """The samples of `place` that a list names, or all of them.
+
+    Args:
+        place: As `open_samples` takes it; or a .txt file, a list of paths within the folder that it lies in.
+        listed: A file of keys, as `pretrain subset` writes it, or of paths within `place`, one per line.
+        extensions: Which files of a folder are samples.
+
+    Raises:
+        DataError: as `open_samples`; or the list cannot be read, or names what is not there.
+    """
+    if place.endswith(".txt"):
+        if listed is not None:
+            raise DataError(f"{place!r} is a list already; give the folder of its images, or leave the other list out")
+        place, listed = str(Path(place).absolute().parent), Path(place)
+    samples = open_samples(place, extensions=extensions)
+    if listed is None:
+        return samples
+    names = read_list(listed)
+    # An entry with the suffix of an image is a path, whose key has none.
+    keys = tuple(key_of_path(name) if name.rpartition(".")[2].lower() in extensions else name for name in names.keys)
+    return samples_of_list(samples, SampleList(keys=keys), str(listed))
 
 
 def shards_of_folder(folder: Path) -> list[str]:
