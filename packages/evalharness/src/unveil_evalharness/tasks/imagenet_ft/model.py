@@ -125,7 +125,7 @@ class OutcomeCollector(BaseMetric):
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
         """Stores all outcomes; the task scores them."""
         self.outcomes = sorted(results, key=lambda outcome: outcome["index"])
-        return {"num_images": len(results)}
+        return {"num_images": float(len(results))}
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
