@@ -9,38 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from scipy import stats
-from unveil_evalharness.correlate.statistics import MIN_POINTS, refusal, summarise
-
-# Validation loss and ImageNet-1K top-1 of 63 SimMIM runs: microsoft/Swin-Transformer MODELHUB.md, MIT.
-# One line per model and data set (SwinV2-S/B/L/H/g on 10..100 % of IN1K and on IN22K): 125K, 250K, 500K iterations.
-PUBLISHED = """
-.4820 82.69 .4961 83.11 .5115 83.17
-.4751 83.05 .4722 83.56 .4734 83.75
-.4732 83.04 .4681 83.67 .4646 83.96
-.4728 82.92 .4674 83.66 .4641 84.08
-.4822 83.33 .4997 83.60 .5112 83.41
-.4703 83.86 .4679 84.37 .4711 84.61
-.4683 84.04 .4633 84.57 .4598 84.95
-.4680 84.13 .4626 84.65 .4588 85.04
-.4695 84.11 .4649 84.57 .4614 85.11
-.4995 83.69 .5140 83.66 .5150 83.50
-.4675 84.38 .4746 84.71 .4960 84.59
-.4622 84.78 .4566 85.38 .4530 85.80
-.4611 84.98 .4552 85.45 .4507 85.91
-.4649 84.61 .4586 85.39 .4536 85.81
-.4789 84.35 .5038 84.16 .5071 83.44
-.4549 85.09 .4511 85.64 .4559 85.69
-.4531 85.23 .4464 85.90 .4416 86.34
-.4564 85.14 .4499 85.86 .4444 86.27
-.4534 85.44 .4515 85.76 .4719 85.51
-.4513 85.57 .4442 86.12 .4395 86.46
-.4544 85.39 .4475 85.96 .4416 86.53
-"""
+from unveil_evalharness.correlate.statistics import LARGE, MIN_POINTS, estimates, refusal, summarise
+from unveil_evalharness.published import read_published
 
 
 def published() -> tuple[np.ndarray, np.ndarray]:
-    table = np.array([float(word) for word in PUBLISHED.split()]).reshape(63, 2)
-    return table[:, 0], table[:, 1]
+    runs = read_published("xie2023")
+    return runs["loss"].to_numpy(), runs["value"].to_numpy()
 
 
 def test_published_runs_give_the_known_coefficients() -> None:
@@ -137,7 +112,7 @@ def test_no_interval_when_most_resamples_are_degenerate(monkeypatch: pytest.Monk
         counts[:10] = 1.0
         return counts
 
-    monkeypatch.setattr("unveil_evalharness.correlate.statistics._draw_counts", mostly_first)
+    monkeypatch.setattr("unveil_evalharness.correlate.statistics.draw_counts", mostly_first)
     result = summarise(x, y, num_resamples=100, seed=0)
     assert result.num_degenerate == 90
     assert (result.pearson.low, result.pearson.high) == (None, None)
@@ -235,3 +210,43 @@ def test_bad_arguments_are_named() -> None:
         summarise(x, np.array([1, 2, np.nan, 4, 5]), num_resamples=10, seed=0)
     with pytest.raises(ValueError, match="num_resamples=0"):
         summarise(x, x, num_resamples=0, seed=0)
+
+
+def test_groups_give_a_third_interval_and_the_one_to_quote() -> None:
+    x, y = published()
+    models = np.unique(read_published("xie2023")["model"].to_numpy(), return_inverse=True)[1]
+    alone, grouped = (summarise(x, y, num_resamples=2000, seed=0, groups=groups) for groups in (None, models))
+    assert alone.pearson.grouped is None
+    assert alone.pearson.best.low == alone.pearson.low
+    assert (grouped.pearson.low, grouped.pearson.bca) == (alone.pearson.low, alone.pearson.bca)
+    assert grouped.num_groups == 5
+    # Of an independent computation by resampling whole models.
+    assert grouped.pearson.best == grouped.pearson.grouped
+    assert grouped.pearson.best.low == pytest.approx(-0.924, abs=0.015)
+    assert grouped.pearson.best.high == pytest.approx(-0.641, abs=0.015)
+    quick = estimates(x, y, num_resamples=2000, seed=0, groups=models)
+    assert quick["kendall"].grouped == grouped.kendall.grouped
+    assert quick["kendall"].low is None
+
+
+def test_one_group_or_groups_of_one_are_no_groups() -> None:
+    x, y = published()
+    for groups in (np.zeros(63, dtype=int), np.arange(63)):
+        assert summarise(x, y, num_resamples=100, seed=0, groups=groups).num_groups is None
+
+
+def test_large_samples_have_the_limits_of_the_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(3)
+    x = generator.standard_normal(LARGE + 1)
+    y, groups = -x + generator.standard_normal(LARGE + 1), np.arange(LARGE + 1) // 3
+    limit = summarise(x, y, num_resamples=500, seed=0, groups=groups)
+    monkeypatch.setattr("unveil_evalharness.correlate.statistics.LARGE", LARGE + 1)
+    drawn = summarise(x, y, num_resamples=500, seed=0, groups=groups)
+    assert (limit.method, drawn.method) == ("infinitesimal jackknife", "bootstrap")
+    for name in ("pearson", "spearman", "kendall", "slope"):
+        one, other = getattr(limit, name), getattr(drawn, name)
+        assert one.value == pytest.approx(other.value)
+        width = other.high - other.low
+        assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=0.15 * width)
+        assert one.grouped.low == pytest.approx(other.grouped.low, abs=0.15 * width)
+    assert limit.permutation_p_value < 1e-10

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from unveil_backbones.manifest import Passport
 
+from unveil_evalharness.correlate.axis import Axis, first_difference
 from unveil_evalharness.correlate.evidence import Evidence, read_evidence
 from unveil_evalharness.correlate.join import Column, LeftOut, Point, Points, join
 from unveil_evalharness.correlate.statistics import Refusal, Statistics, refusal, summarise
+from unveil_evalharness.correlate.study import Study, study_of
+from unveil_evalharness.correlate.verdict import Verdict, judge
 from unveil_evalharness.correlate.words import answer, cautions
 from unveil_evalharness.errors import NotComparableError, ResultsError
 
-__all__ = ["Correlation", "Stratum", "correlate", "correlate_evidence"]
+__all__ = ["NUM_RESAMPLES", "Correlation", "Stratum", "correlate", "correlate_evidence", "correlate_points"]
 
 NUM_RESAMPLES = 2_000
 """Settle the second decimal of an interval's end."""
@@ -42,6 +44,10 @@ class Stratum:
     """The result, or the refusal, in one plain sentence."""
     cautions: tuple[str, ...]
     points: tuple[Point, ...]
+    verdict: Verdict | None = None
+    """None when refused."""
+    study: Study | None = None
+    """The figures behind the verdict, from all sides; None when refused."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +80,7 @@ def correlate(
     seed: int = 0,
     confidence: float = 0.95,
     joint: bool = False,
+    x: str = "",
 ) -> Correlation:
     """Relates validation loss to every metric in the given output folders of ``evalharness run``.
 
@@ -84,6 +91,7 @@ def correlate(
         seed: of the resampling.
         confidence: level of the intervals.
         joint: insist on one correlation per metric over all checkpoints.
+        x: a task or metric to take in place of the manifests' losses, such as ``"val_loss"``.
 
     Raises:
         ResultsError: the folders cannot be read, or none of their metrics is called so.
@@ -96,6 +104,7 @@ def correlate(
         seed=seed,
         confidence=confidence,
         joint=joint,
+        x=x,
     )
 
 
@@ -107,22 +116,40 @@ def correlate_evidence(
     seed: int = 0,
     confidence: float = 0.95,
     joint: bool = False,
+    x: str = "",
 ) -> Correlation:
     """`correlate` on rows and manifests that are already read."""
-    points = _only(join(evidence), metrics)
-    passports = {
-        manifest.passport.hash: manifest.passport
-        for manifest in evidence.manifests.values()
-        if manifest.passport is not None
-    }
+    return correlate_points(
+        join(evidence, x=x),
+        outputs=evidence.outputs,
+        metrics=metrics,
+        num_resamples=num_resamples,
+        seed=seed,
+        confidence=confidence,
+        joint=joint,
+    )
+
+
+def correlate_points(
+    points: Points,
+    *,
+    outputs: tuple[str, ...],
+    metrics: Sequence[str] = (),
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+    confidence: float = 0.95,
+    joint: bool = False,
+) -> Correlation:
+    """`correlate` on points, wherever they come from."""
+    points = _only(points, metrics)
     if joint:
-        _refuse_mixture(points, passports)
+        _refuse_mixture(points)
     strata = tuple(
-        _stratum(column, passports[passport], members, num_resamples=num_resamples, seed=seed, confidence=confidence)
-        for (column, passport), members in points.strata.items()
+        _stratum(column, points.axes[key], members, num_resamples=num_resamples, seed=seed, confidence=confidence)
+        for (column, key), members in points.strata.items()
     )
     return Correlation(
-        outputs=evidence.outputs,
+        outputs=outputs,
         num_resamples=num_resamples,
         seed=seed,
         confidence=confidence,
@@ -144,10 +171,11 @@ def _only(points: Points, metrics: Sequence[str]) -> Points:
     return Points(
         strata={key: members for key, members in points.strata.items() if key[0].metric in wanted},
         left_out=tuple(left_out for left_out in points.left_out if left_out.metric in wanted),
+        axes=points.axes,
     )
 
 
-def _refuse_mixture(points: Points, passports: dict[str, Passport]) -> None:
+def _refuse_mixture(points: Points) -> None:
     """Raises when a metric has more than one stratum, naming the first field that keeps two of them apart."""
     first: dict[str, tuple[Column, str, str]] = {}
     for (column, passport), members in points.strata.items():
@@ -155,9 +183,9 @@ def _refuse_mixture(points: Points, passports: dict[str, Passport]) -> None:
         other_column, other_passport, other_label = first.setdefault(column.metric, here)
         pair = f"{other_label!r} and {members[0].label!r}"
         if passport != other_passport:
-            field = passports[other_passport].first_difference(passports[passport])
+            field = first_difference(points.axes[other_passport].fields, points.axes[passport].fields)
             raise NotComparableError(
-                f"{column.metric}: the validation losses of {pair} differ in {field}, so they have no common axis; "
+                f"{column.metric}: the {_plural(column.x)} of {pair} differ in {field}, so they have no common axis; "
                 "leave out --joint to see each group by itself"
             )
         for name in ("protocol", "data_hash", "limit"):
@@ -169,26 +197,37 @@ def _refuse_mixture(points: Points, passports: dict[str, Passport]) -> None:
                 )
 
 
+def _plural(name: str) -> str:
+    return "validation losses" if name == "validation loss" else f"values of {name}"
+
+
 def _stratum(
-    column: Column, passport: Passport, points: tuple[Point, ...], *, num_resamples: int, seed: int, confidence: float
+    column: Column, axis: Axis, points: tuple[Point, ...], *, num_resamples: int, seed: int, confidence: float
 ) -> Stratum:
     losses = np.array([point.loss for point in points])
     values = np.array([point.value for point in points])
     refused = refusal(losses, values)
+    options = {"num_resamples": num_resamples, "seed": seed, "confidence": confidence}
+    statistics, study, verdict = None, None, None
+    notes: tuple[str, ...] = ()
     if refused is not None:
-        statistics, sentence = None, f"No correlation for {column.metric}: {refused.text}."
-        notes: tuple[str, ...] = ()
+        sentence = f"No correlation for {column.metric}: {refused.text}."
     else:
-        statistics = summarise(losses, values, num_resamples=num_resamples, seed=seed, confidence=confidence)
+        clusters = np.unique([point.cluster for point in points], return_inverse=True)[1]
+        statistics = summarise(losses, values, groups=clusters, **options)
+        study = study_of(column, points, **options)
+        verdict = judge(column, points, statistics, study)
         sentence, notes = answer(column, points, statistics), cautions(column, points, statistics)
     return Stratum(
         column=column,
-        passport=passport.hash,
-        passport_fields=passport.to_json(),
+        passport=axis.key,
+        passport_fields=dict(axis.fields),
         status="refused" if refused is not None else "ok",
         statistics=statistics,
         refusal=refused,
         answer=sentence,
         cautions=notes,
         points=points,
+        verdict=verdict,
+        study=study,
     )

@@ -6,16 +6,17 @@ points have one protocol fingerprint, one data hash and one ``--limit``. Such a 
 
 import math
 import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from unveil_backbones.manifest import Manifest
 
+from unveil_evalharness.correlate.axis import Axis
 from unveil_evalharness.correlate.evidence import Evidence
 from unveil_evalharness.results import ResultRow
 
-__all__ = ["Column", "LeftOut", "Point", "Points", "column_of", "combine_seeds", "join", "run_of"]
+__all__ = ["Column", "LeftOut", "Point", "Points", "column_of", "combine_seeds", "join", "mark_overfitted", "run_of"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,11 +31,17 @@ class Column:
     protocol: str
     data_hash: str
     limit: int | None
+    x: str = "validation loss"
+    """What stands on the other axis."""
+    lower_x_is_better: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """One checkpoint: its final validation loss and one metric, averaged over seeds."""
+    """One checkpoint: its final validation loss and one metric, averaged over seeds.
+
+    Fields that a source does not know are empty or None; what needs them is then left out of the study.
+    """
 
     checkpoint_sha256: str
     label: str
@@ -48,6 +55,26 @@ class Point:
     value_standard_error: float | None
     num_seeds: int
     baseline: float | None
+    model: str = ""
+    """Encoder; runs of one model are compared with each other."""
+    data: str = ""
+    """Which images it was trained on."""
+    source: str = ""
+    """Distribution that the images come from; losses are offset between sources."""
+    setting: str = ""
+    """Runs that differ in nothing but their length share one (model, data, seed)."""
+    cluster: str = ""
+    """Points of one cluster are not independent."""
+    overfitted: bool | None = None
+    """A shorter run of the same setting has a lower loss."""
+    setting_overfits: bool | None = None
+    """Some run of the setting is over-fitted."""
+    controls: Mapping[str, float | str] = field(default_factory=dict)
+    """What else could explain the value, by name."""
+    strata: Mapping[str, str] = field(default_factory=dict)
+    """Further groups to look at by themselves, by name."""
+    value_seed_deviation: float | None = None
+    """Standard deviation of the value over seeds of the evaluation, where it was repeated."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +92,8 @@ class Points:
 
     strata: dict[tuple[Column, str], tuple[Point, ...]]
     left_out: tuple[LeftOut, ...]
+    axes: Mapping[str, Axis] = field(default_factory=dict)
+    """By key: what the passport hashes of `strata` stand for."""
 
 
 def column_of(row: ResultRow) -> Column:
@@ -105,54 +134,129 @@ def combine_seeds(rows: Iterable[ResultRow]) -> tuple[float, float | None]:
     return mean, max(candidates, default=None)
 
 
-def join(evidence: Evidence) -> Points:
-    """Points of every stratum; failed and not applicable rows make none (the report lists them)."""
+def join(evidence: Evidence, *, x: str = "") -> Points:
+    """Points of every stratum; failed and not applicable rows make none (the report lists them).
+
+    Args:
+        evidence: rows and manifests.
+        x: a task or metric whose values stand in place of the manifest's final loss, such as ``"val_loss"``.
+    """
     cells: dict[tuple[Column, str], list[ResultRow]] = {}
     for row in evidence.rows:
         if row.status == "ok":
             cells.setdefault((column_of(row), row.checkpoint_sha256), []).append(row)
+    measured = _measured(cells, x) if x else {}
     strata: dict[tuple[Column, str], list[Point]] = {}
+    axes: dict[str, Axis] = {}
     left_out: list[LeftOut] = []
     for (column, sha256), rows in cells.items():
+        if x in (column.metric, column.task):
+            continue
         manifest = evidence.manifests.get(sha256)
-        reason = _unusable(manifest, rows)
+        reason = _unusable(manifest, rows, needs_loss=not x)
+        if reason is None and x and sha256 not in measured:
+            reason = f"it has no result of {x}"
         if reason is not None:
             left_out.append(LeftOut(label=rows[0].label, metric=column.metric, reason=reason))
             continue
         assert manifest is not None
-        assert manifest.passport is not None
-        strata.setdefault((column, manifest.passport.hash), []).append(_point(manifest, rows))
-    return Points(strata={key: tuple(points) for key, points in strata.items()}, left_out=tuple(left_out))
+        placed = measured[sha256] if x else [_of_manifest(manifest)]
+        for axis, loss, error in placed:
+            axes[axis.key] = axis
+            seen = replace(column, x=axis.name, lower_x_is_better=axis.lower_is_better)
+            strata.setdefault((seen, axis.key), []).append(_point(manifest, rows, loss, error))
+    return Points(
+        strata={key: mark_overfitted(points) for key, points in strata.items()}, left_out=tuple(left_out), axes=axes
+    )
 
 
-def _unusable(manifest: Manifest | None, rows: list[ResultRow]) -> str | None:
+def _of_manifest(manifest: Manifest) -> tuple[Axis, float, float | None]:
+    assert manifest.passport is not None
+    axis = Axis(key=manifest.passport.hash, name="validation loss", fields=manifest.passport.to_json())
+    return axis, manifest.val[-1].loss, manifest.val[-1].standard_error
+
+
+def _measured(
+    cells: Mapping[tuple[Column, str], list[ResultRow]], x: str
+) -> dict[str, list[tuple[Axis, float, float | None]]]:
+    """The axis, value and standard error of each checkpoint (by SHA-256) in the results of a task or metric."""
+    found: dict[str, list[tuple[Axis, float, float | None]]] = {}
+    for (column, sha256), rows in cells.items():
+        if column.metric != x and not (column.task == x and column.main):
+            continue
+        if any(row.value is None or not math.isfinite(row.value) for row in rows):
+            continue
+        value, error = combine_seeds(rows)
+        fields = {
+            "objective": column.metric, "protocol": column.protocol, "data_hash": column.data_hash,
+            "limit": column.limit,
+        }  # fmt: skip
+        key = f"{column.metric} {column.protocol} {column.data_hash} {column.limit}"
+        name = "validation loss" if column.task == "val_loss" else column.metric
+        axis = Axis(key=key, name=name, fields=fields, lower_is_better=not column.higher_is_better)
+        found.setdefault(sha256, []).append((axis, value, error))
+    return found
+
+
+def mark_overfitted(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Fills in `overfitted` and `setting_overfits`: is the loss higher than in a shorter run of the same setting?"""
+    settings: dict[str, list[Point]] = {}
+    for point in points:
+        if point.setting and point.step > 0:
+            settings.setdefault(point.setting, []).append(point)
+    lowest_before: dict[tuple[str, int], float] = {}
+    for setting, members in settings.items():
+        lowest = math.inf
+        for step in sorted({member.step for member in members}):
+            lowest_before[setting, step] = lowest
+            lowest = min(lowest, *(member.loss for member in members if member.step == step))
+    rose = [
+        point.loss > lowest_before[point.setting, point.step] if (point.setting, point.step) in lowest_before else None
+        for point in points
+    ]
+    overfitting = {point.setting for point, worse in zip(points, rose, strict=True) if worse}
+    return tuple(
+        replace(point, overfitted=worse, setting_overfits=None if worse is None else point.setting in overfitting)
+        for point, worse in zip(points, rose, strict=True)
+    )
+
+
+def _unusable(manifest: Manifest | None, rows: list[ResultRow], *, needs_loss: bool) -> str | None:
     if manifest is None:
         return "its manifest is not in the output folder"
-    if not manifest.val:
+    if needs_loss and not manifest.val:
         return "it records no validation loss"
-    if manifest.passport is None:
+    if needs_loss and manifest.passport is None:
         return "its validation loss has no passport, so it cannot be compared with any other"
-    if not math.isfinite(manifest.val[-1].loss):
+    if needs_loss and not math.isfinite(manifest.val[-1].loss):
         return f"its final validation loss is {manifest.val[-1].loss}"
     if any(row.value is None or not math.isfinite(row.value) for row in rows):
         return "its value is not a finite number"
     return None
 
 
-def _point(manifest: Manifest, rows: list[ResultRow]) -> Point:
+def _point(manifest: Manifest, rows: list[ResultRow], loss: float, loss_error: float | None) -> Point:
     value, standard_error = combine_seeds(rows)
     baselines = [row.baseline for row in rows if row.baseline is not None]
-    final = manifest.val[-1]
+    values = [row.value for row in rows if row.value is not None]
+    model = manifest.encoder.name
+    controls = {"log params": manifest.num_parameters, "log steps": manifest.step}
     return Point(
         checkpoint_sha256=rows[0].checkpoint_sha256,
         label=rows[0].label,
         run=run_of(rows[0]),
         step=manifest.step,
         unique_samples=manifest.unique_samples,
-        loss=final.loss,
-        loss_standard_error=final.standard_error,
+        loss=loss,
+        loss_standard_error=loss_error,
         value=value,
         value_standard_error=standard_error,
         num_seeds=len({row.seed for row in rows}),
         baseline=statistics.fmean(baselines) if baselines else None,
+        model=model,
+        data=f"{manifest.unique_samples} images",
+        setting=f"{model} × {manifest.data_hash} × seed {manifest.seed}",
+        cluster=run_of(rows[0]),
+        controls={name: math.log(number) for name, number in controls.items() if number > 0},
+        value_seed_deviation=statistics.stdev(values) if len(values) > 1 else None,
     )

@@ -1,25 +1,35 @@
-"""Rank and linear association of two columns, with seeded percentile-bootstrap intervals.
+"""One metric against the validation loss: coefficients with intervals, or a named refusal.
 
-A bootstrap resample of ``n`` points is a vector of ``n`` counts that sum to ``n`` (how often each point was drawn).
-Written with counts, every coefficient of all resamples comes out of a few matrix products, without a loop over them:
-
-- Pearson and the slope are weighted moments;
-- Spearman is Pearson on mid-ranks, and the mid-ranks within a resample are ``counts @ M`` with ``M[i, j] = 1`` where
-  ``x_i < x_j`` and ``0.5`` where they tie (a constant shift of the usual ranks, which a correlation does not see);
-- Kendall's tau-b is a ratio of quadratic forms ``c' S c`` in the pairwise sign matrices (Kendall 1945, ties as tau-b).
-
-Shapes: ``n`` points, ``r`` resamples. The point estimates are the same formulas with every count 1; the tests hold them
-against scipy's.
+Three intervals each. *Percentile* and *BCa* bootstrap treat the points as independent draws; *grouped* resamples whole
+groups (training runs, or models), because points of one group are not independent. Above `LARGE` points the bootstrap
+is replaced by what it converges to, the infinitesimal jackknife (`unveil_evalharness.statistics.influence`).
 """
 
 import itertools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-__all__ = ["MIN_POINTS", "Estimate", "Refusal", "Statistics", "refusal", "summarise"]
+from unveil_evalharness.statistics.coefficients import COEFFICIENTS, coefficients, coefficients_of_counts, pearson
+from unveil_evalharness.statistics.influence import influences, standard_errors
+from unveil_evalharness.statistics.intervals import Interval, bca_interval, normal_interval, percentile_interval
+from unveil_evalharness.statistics.ranks import midranks
+from unveil_evalharness.statistics.resampling import draw_counts, draw_group_counts, leave_out_counts
+
+__all__ = [
+    "LARGE",
+    "LOSS_STEP",
+    "MIN_POINTS",
+    "Estimate",
+    "Refusal",
+    "Statistics",
+    "estimates",
+    "refusal",
+    "summarise",
+]
 
 MIN_POINTS = 5
 """With four points even a perfect order happens by chance in 1 of 12 tables (both directions): too often to report."""
@@ -27,24 +37,40 @@ MIN_POINTS = 5
 LOSS_STEP = 0.01
 """The slope is given per this much validation loss, about the distance between neighbouring published runs."""
 
+LARGE = 400
+"""Above this many points the bootstrap costs seconds and differs from its limit by less than its own noise."""
+
 _MAX_ELEMENTS = 4_000_000  # elements of one [r, n] work array; bounds the memory at about 200 MB
 _EXACT_PERMUTATION_POINTS = 7  # 7! = 5040 orders are enumerated; beyond that they are sampled
 _NUM_PERMUTATIONS = 9_999
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
+Groups = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """A coefficient on the given points and its percentile-bootstrap interval.
+    """A coefficient on the given points and its intervals.
 
-    ``low`` and ``high`` are None when fewer than half of the resamples have a defined coefficient.
+    ``low`` and ``high`` are those of the percentile bootstrap; they are None when fewer than half of the resamples have
+    a defined coefficient.
     """
 
     value: float
     low: float | None
     high: float | None
+    bca: Interval | None = None
+    """Bias-corrected and accelerated bootstrap."""
+    grouped: Interval | None = None
+    """Bootstrap of whole groups; None when no groups were given or every point is its own."""
+
+    @property
+    def best(self) -> Interval | None:
+        """The interval to quote: the grouped one where there is one, else the percentile one."""
+        if self.grouped is not None:
+            return self.grouped
+        return None if self.low is None or self.high is None else Interval(low=self.low, high=self.high)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +89,10 @@ class Statistics:
     num_degenerate: int
     """Resamples that drew a constant column; they have no coefficient and are left out of the intervals."""
     confidence: float
+    num_groups: int | None = None
+    """Groups that the grouped intervals resample."""
+    method: str = "bootstrap"
+    """Or "infinitesimal jackknife"."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,11 +123,18 @@ def refusal(x: Vector, y: Vector) -> Refusal | None:
     return None
 
 
-def summarise(x: Vector, y: Vector, *, num_resamples: int, seed: int, confidence: float = 0.95) -> Statistics:
-    """Pearson, Spearman, Kendall and the slope of ``y`` on ``x``, each with a percentile-bootstrap interval.
+def summarise(
+    x: Vector,
+    y: Vector,
+    *,
+    num_resamples: int,
+    seed: int,
+    confidence: float = 0.95,
+    groups: Groups | None = None,
+) -> Statistics:
+    """Pearson, Spearman, Kendall and the slope of ``y`` on ``x``, each with its intervals.
 
-    The interval treats the points as independent draws. The result does not depend on the order of the points: they are
-    sorted before resampling.
+    The result does not depend on the order of the points: they are sorted before resampling.
 
     Args:
         x: validation losses, [n].
@@ -105,11 +142,66 @@ def summarise(x: Vector, y: Vector, *, num_resamples: int, seed: int, confidence
         num_resamples: bootstrap resamples; 2000 settle the second decimal of an interval's end.
         seed: of the resampling, so that a report can be made again bit by bit.
         confidence: level of the intervals, for example 0.95.
+        groups: which points are not independent of each other, any integers, [n].
 
     Raises:
         ValueError: the points are refused (see `refusal`), the columns differ in length, or an option is out of range.
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    _check(x, y, num_resamples, confidence)
+    x, y, labels = _in_order(x, y, groups)
+    found, num_degenerate = _estimates(x, y, labels, num_resamples, seed, confidence, in_full=True)
+    pearson_, spearman, kendall, slope = found
+    return Statistics(
+        n=len(x),
+        pearson=pearson_,
+        spearman=spearman,
+        kendall=kendall,
+        slope=slope,
+        permutation_p_value=_permutation_p_value(x, y, seed=seed),
+        num_resamples=num_resamples,
+        num_degenerate=num_degenerate,
+        confidence=confidence,
+        num_groups=None if labels is None else int(labels.max()) + 1,
+        method="infinitesimal jackknife" if len(x) > LARGE else "bootstrap",
+    )
+
+
+def estimates(
+    x: Vector,
+    y: Vector,
+    *,
+    num_resamples: int,
+    seed: int,
+    confidence: float = 0.95,
+    groups: Groups | None = None,
+) -> dict[str, Estimate]:
+    """The coefficients of `summarise` by name with one interval each: grouped where there are groups, else percentile.
+
+    Args and errors are those of `summarise`; this is several times faster.
+    """
+    _check(x, y, num_resamples, confidence)
+    x, y, labels = _in_order(x, y, groups)
+    found, _ = _estimates(x, y, labels, num_resamples, seed, confidence, in_full=False)
+    return dict(zip(COEFFICIENTS, found, strict=True))
+
+
+def _in_order(x: Vector, y: Vector, groups: Groups | None) -> tuple[Vector, Vector, Groups | None]:
+    order = np.lexsort((y, x) if groups is None else (groups, y, x))
+    return x[order], y[order], None if groups is None else _labels(np.asarray(groups)[order])
+
+
+def _estimates(
+    x: Vector, y: Vector, labels: Groups | None, num_resamples: int, seed: int, confidence: float, *, in_full: bool
+) -> tuple[list[Estimate], int]:
+    unit = np.array([1.0, 1.0, 1.0, LOSS_STEP * np.ptp(y) / np.ptp(x)])
+    a, b = (x - x.mean()) / np.ptp(x), (y - y.mean()) / np.ptp(y)  # squares of tiny values would vanish
+    if len(x) > LARGE:
+        return _limits(a, b, labels, unit, confidence), 0
+    return _bootstraps(a, b, labels, unit, num_resamples, seed, confidence, in_full=in_full)
+
+
+def _check(x: Vector, y: Vector, num_resamples: int, confidence: float) -> None:
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"got columns of shapes {x.shape} and {y.shape}; give two vectors of one length")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
@@ -120,29 +212,11 @@ def summarise(x: Vector, y: Vector, *, num_resamples: int, seed: int, confidence
     if refused is not None:
         raise ValueError(refused.text)
 
-    order = np.lexsort((y, x))
-    x, y = x[order], y[order]
-    table = _Pairwise.of(x, y)
-    unit = np.array([1.0, 1.0, 1.0, LOSS_STEP * np.ptp(y) / np.ptp(x)])
-    scaled_x, scaled_y = (x - x.mean()) / np.ptp(x), (y - y.mean()) / np.ptp(y)  # squares of tiny values would vanish
-    points = _coefficients(scaled_x, scaled_y, table, np.ones((1, len(x))))[0] * unit
-    resampled, num_degenerate = _bootstrap(scaled_x, scaled_y, table, num_resamples=num_resamples, seed=seed)
-    resampled *= unit
-    pearson, spearman, kendall, slope = (
-        _estimate(float(point), column, num_resamples, confidence)
-        for point, column in zip(points, resampled.T, strict=True)
-    )
-    return Statistics(
-        n=len(x),
-        pearson=pearson,
-        spearman=spearman,
-        kendall=kendall,
-        slope=slope,
-        permutation_p_value=_permutation_p_value(x, y, seed=seed),
-        num_resamples=num_resamples,
-        num_degenerate=num_degenerate,
-        confidence=confidence,
-    )
+
+def _labels(groups: Groups) -> Groups | None:
+    """Groups as integers from 0; None when there is one group only, or every point is its own."""
+    names, labels = np.unique(groups, return_inverse=True)
+    return None if len(names) in (1, len(groups)) else labels
 
 
 def _is_constant(values: Vector) -> bool:
@@ -150,100 +224,75 @@ def _is_constant(values: Vector) -> bool:
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
 
 
-def _estimate(value: float, resampled: Vector, num_resamples: int, confidence: float) -> Estimate:
-    if 2 * len(resampled) < num_resamples:
-        return Estimate(value=value, low=None, high=None)
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(resampled, [tail, 1.0 - tail])
-    return Estimate(value=value, low=float(low), high=float(high))
+def _bootstraps(
+    x: Vector,
+    y: Vector,
+    labels: Groups | None,
+    unit: Vector,
+    num_resamples: int,
+    seed: int,
+    confidence: float,
+    *,
+    in_full: bool,
+) -> tuple[list[Estimate], int]:
+    points = coefficients_of_counts(x, y, np.ones((1, len(x))))[0] * unit
+    alone = left_out = together = None
+    if in_full or labels is None:
+        generator = np.random.default_rng(seed)
+        alone = _in_chunks(x, y, num_resamples, lambda rows: draw_counts(generator, rows, len(x))) * unit
+    if in_full:
+        left_out = coefficients_of_counts(x, y, leave_out_counts(np.arange(len(x)))) * unit
+    if labels is not None:
+        again = np.random.default_rng(seed)
+        together = _in_chunks(x, y, num_resamples, lambda rows: draw_group_counts(again, rows, labels)) * unit
+    found: list[Estimate] = []
+    for column, value in enumerate(points.tolist()):
+        plain = None if alone is None else percentile_interval(alone[:, column], confidence)
+        bca = None
+        if alone is not None and left_out is not None:
+            bca = bca_interval(value, alone[:, column], left_out[:, column], confidence)
+        found.append(
+            Estimate(
+                value=value,
+                low=None if plain is None else plain.low,
+                high=None if plain is None else plain.high,
+                bca=bca,
+                grouped=None if together is None else percentile_interval(together[:, column], confidence),
+            )
+        )
+    return found, 0 if alone is None else int(np.isnan(alone[:, 0]).sum())
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Pairwise:
-    """What rank coefficients need to know of each pair of points, [n, n] each; the same for all resamples."""
-
-    below_x: Matrix
-    below_y: Matrix
-    sign_x: Matrix
-    sign_y: Matrix
-
-    @classmethod
-    def of(cls, x: Vector, y: Vector) -> "_Pairwise":
-        below_x, below_y = _precedence(x), _precedence(y)
-        return cls(below_x=below_x, below_y=below_y, sign_x=below_x - below_x.T, sign_y=below_y - below_y.T)
+def _in_chunks(x: Vector, y: Vector, num_resamples: int, draw: Callable[[int], Matrix]) -> Matrix:
+    chunk = max(1, _MAX_ELEMENTS // len(x))
+    starts = range(0, num_resamples, chunk)
+    return np.concatenate([coefficients_of_counts(x, y, draw(min(chunk, num_resamples - start))) for start in starts])
 
 
-def _bootstrap(x: Vector, y: Vector, table: _Pairwise, *, num_resamples: int, seed: int) -> tuple[Matrix, int]:
-    """Coefficients of the usable resamples, [usable r, 4], and the number of degenerate ones."""
-    n = len(x)
-    generator = np.random.default_rng(seed)
-    chunk = max(1, _MAX_ELEMENTS // n)
-    parts: list[Matrix] = []
-    for start in range(0, num_resamples, chunk):
-        counts = _draw_counts(generator, min(chunk, num_resamples - start), n)
-        usable = ~(_constant_within(x, counts) | _constant_within(y, counts))
-        parts.append(_coefficients(x, y, table, counts[usable]))
-    coefficients = np.concatenate(parts)
-    return coefficients, num_resamples - len(coefficients)
-
-
-def _coefficients(x: Vector, y: Vector, table: _Pairwise, counts: Matrix) -> Matrix:
-    """[r, 4]: Pearson, Spearman, Kendall and the slope of each resample."""
-    pearson, slope = _weighted_pearson(x, y, counts)
-    spearman, _ = _weighted_pearson(counts @ table.below_x, counts @ table.below_y, counts)
-    return np.column_stack([pearson, spearman, _weighted_kendall(table, counts), slope])
-
-
-def _draw_counts(generator: np.random.Generator, num_resamples: int, n: int) -> Matrix:
-    """How often each of ``n`` points is drawn in each resample, [r, n]; every row sums to ``n``."""
-    drawn = generator.integers(0, n, size=(num_resamples, n))
-    drawn += np.arange(num_resamples)[:, None] * n
-    return np.bincount(drawn.ravel(), minlength=num_resamples * n).reshape(num_resamples, n).astype(np.float64)
-
-
-def _precedence(values: Vector) -> Matrix:
-    """[n, n]: 1 where value i is below value j, 0.5 where they tie; ``counts @ this`` are a resample's mid-ranks."""
-    return (values[:, None] < values[None, :]) + 0.5 * (values[:, None] == values[None, :])
-
-
-def _constant_within(values: Vector, counts: Matrix) -> NDArray[np.bool_]:
-    """[r]: True where a resample holds one distinct value only."""
-    highest = np.where(counts > 0, values, -np.inf).max(axis=1)
-    lowest = np.where(counts > 0, values, np.inf).min(axis=1)
-    return highest == lowest
-
-
-def _weighted_pearson(x: Vector | Matrix, y: Vector | Matrix, counts: Matrix) -> tuple[Vector, Vector]:
-    """Pearson [r] and slope of y on x [r]; ``x``, ``y`` are [n] or [r, n]. Two passes: offsets do not cancel."""
-    n = counts.shape[1]
-    x = x - (counts * x).sum(axis=1, keepdims=True) / n
-    y = y - (counts * y).sum(axis=1, keepdims=True) / n
-    covariance = (counts * x * y).sum(axis=1)
-    variance_x, variance_y = (counts * x * x).sum(axis=1), (counts * y * y).sum(axis=1)
-    return np.clip(covariance / np.sqrt(variance_x) / np.sqrt(variance_y), -1.0, 1.0), covariance / variance_x
-
-
-def _weighted_kendall(table: _Pairwise, counts: Matrix) -> Vector:
-    """Kendall's tau-b [r]: concordant minus discordant pairs over the pairs untied in x and in y."""
-    balance = ((counts @ (table.sign_x * table.sign_y)) * counts).sum(axis=1)
-    untied_x = ((counts @ np.abs(table.sign_x)) * counts).sum(axis=1)
-    untied_y = ((counts @ np.abs(table.sign_y)) * counts).sum(axis=1)
-    return np.clip(balance / np.sqrt(untied_x) / np.sqrt(untied_y), -1.0, 1.0)
+def _limits(x: Vector, y: Vector, labels: Groups | None, unit: Vector, confidence: float) -> list[Estimate]:
+    influence = influences(x, y)
+    alone = standard_errors(influence) * unit
+    together = None if labels is None else standard_errors(influence, labels) * unit
+    estimates: list[Estimate] = []
+    for column, value in enumerate((coefficients(x, y) * unit).tolist()):
+        plain = normal_interval(value, float(alone[column]), confidence)
+        grouped = None if together is None else normal_interval(value, float(together[column]), confidence)
+        estimates.append(Estimate(value=value, low=plain.low, high=plain.high, grouped=grouped))
+    return estimates
 
 
 def _permutation_p_value(x: Vector, y: Vector, *, seed: int) -> float:
-    """Two-sided permutation test of Spearman's coefficient; exact by enumeration up to seven points."""
+    """Two-sided permutation test of Spearman's coefficient.
+
+    Exact by enumeration up to seven points, by 9,999 random orders up to `LARGE`, by its normal limit beyond.
+    """
     n = len(x)
-    ranks_x, ranks_y = stats.rankdata(x) - (n + 1) / 2.0, stats.rankdata(y) - (n + 1) / 2.0
+    ranks_x, ranks_y = midranks(x) - (n + 1) / 2.0, midranks(y) - (n + 1) / 2.0
+    if n > LARGE:
+        return math.erfc(abs(pearson(ranks_x, ranks_y)) * math.sqrt((n - 1) / 2.0))
     observed = abs(float(ranks_x @ ranks_y)) - 1e-9  # the sums are multiples of 1/4; the margin only absorbs rounding
     if n <= _EXACT_PERMUTATION_POINTS:
         orders = np.array(list(itertools.permutations(ranks_y)))
         return float((np.abs(orders @ ranks_x) >= observed).mean())
-    generator = np.random.default_rng(seed)
-    num_extreme = 0
-    chunk = max(1, _MAX_ELEMENTS // n)
-    for start in range(0, _NUM_PERMUTATIONS, chunk):
-        rows = min(chunk, _NUM_PERMUTATIONS - start)
-        orders = generator.permuted(np.tile(ranks_y, (rows, 1)), axis=1)
-        num_extreme += int((np.abs(orders @ ranks_x) >= observed).sum())
-    return (num_extreme + 1) / (_NUM_PERMUTATIONS + 1)
+    orders = np.random.default_rng(seed).permuted(np.tile(ranks_y, (_NUM_PERMUTATIONS, 1)), axis=1)
+    return (int((np.abs(orders @ ranks_x) >= observed).sum()) + 1) / (_NUM_PERMUTATIONS + 1)

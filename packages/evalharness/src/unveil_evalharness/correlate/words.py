@@ -4,9 +4,10 @@ import statistics
 from collections.abc import Sequence
 
 from unveil_evalharness.correlate.join import Column, Point
-from unveil_evalharness.correlate.statistics import Estimate, Statistics
+from unveil_evalharness.correlate.statistics import LOSS_STEP, Estimate, Statistics
+from unveil_evalharness.statistics.intervals import Interval
 
-__all__ = ["answer", "beats_baseline", "cautions", "interval", "number"]
+__all__ = ["answer", "beats_baseline", "cautions", "interval", "interval_text", "noise_note", "num_weak", "number"]
 
 _FEW = 10
 """Below this many points percentile intervals are too narrow: in simulation (normal data, correlation -0.8) the nominal
@@ -28,33 +29,39 @@ def interval(estimate: Estimate, digits: int = 2) -> str:
     return f"[{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
 
 
+def interval_text(interval_: Interval | None, digits: int = 2) -> str:
+    """``[−0.97, −0.85]``, or that there is none."""
+    if interval_ is None:
+        return "[no interval]"
+    return f"[{number(interval_.low, digits)}, {number(interval_.high, digits)}]"
+
+
 def answer(column: Column, points: Sequence[Point], statistics_: Statistics) -> str:
-    """Whether a lower validation loss goes with a better metric, how surely, on how many checkpoints, in plain words.
+    """Whether a lower loss (or better x) goes with a better metric, how surely, on how many points, in plain words.
 
     A direction is claimed only when the interval of Spearman's coefficient leaves out zero and the permutation test
     agrees; when most values do not beat the trivial baseline, that is said in the same breath.
     """
-    spearman = statistics_.spearman
+    spearman, best = statistics_.spearman, statistics_.spearman.best
     level = f"{statistics_.confidence:.0%}".replace("%", " %")
-    figures = f"Spearman {number(spearman.value)}, {level} interval {interval(spearman)}, n = {statistics_.n}"
-    settled = (
-        spearman.low is not None
-        and spearman.high is not None
-        and (spearman.high < 0 or spearman.low > 0)
-        and statistics_.permutation_p_value <= 1 - statistics_.confidence
-    )
+    kind = "" if spearman.grouped is None else f" over {statistics_.num_groups} groups"
+    figures = f"Spearman {number(spearman.value)}, {level} interval{kind} {interval_text(best)}, n = {statistics_.n}"
+    settled = best is not None and best.excludes(0.0) and statistics_.permutation_p_value <= 1 - statistics_.confidence
+    better, x = ("lower", "less") if column.lower_x_is_better else ("higher", "more"), column.x
     if not settled:
-        sentence = f"It is not settled whether the validation loss ranks {column.metric} ({figures})."
-    elif (spearman.value < 0) == column.higher_is_better:
-        change = -statistics_.slope.value
-        gain = f"0.01 less loss goes with {'+' if change > 0 else ''}{number(change, 3)}"
-        sentence = f"A lower validation loss goes with a better {column.metric} ({figures}); {gain}."
+        sentence = f"It is not settled whether the {x} ranks {column.metric} ({figures})."
+    elif (spearman.value < 0) == (column.lower_x_is_better == column.higher_is_better):
+        per, short = ("0.01", "loss") if x == "validation loss" else ("1", x)
+        unit = 1.0 if per == "0.01" else 1.0 / LOSS_STEP
+        change = unit * (-statistics_.slope.value if column.lower_x_is_better else statistics_.slope.value)
+        gain = f"{per} {better[1]} {short} goes with {'+' if change > 0 else ''}{number(change, 3)}"
+        sentence = f"A {better[0]} {x} goes with a better {column.metric} ({figures}); {gain}."
     else:
-        sentence = f"A lower validation loss goes with a worse {column.metric} ({figures}): do not choose by it here."
-    num_weak = _num_weak(column, points)
-    if 2 * num_weak > len(points):
+        sentence = f"A {better[0]} {x} goes with a worse {column.metric} ({figures}): do not choose by it here."
+    weak = num_weak(column, points)
+    if 2 * weak > len(points):
         sentence += (
-            f" {num_weak} of {len(points)} values do not beat the trivial baseline by two standard errors, "
+            f" {weak} of {len(points)} values do not beat the trivial baseline by two standard errors, "
             "so this says little."
         )
     return sentence
@@ -65,13 +72,13 @@ def cautions(column: Column, points: Sequence[Point], statistics_: Statistics) -
     notes: list[str] = []
     if column.limit is not None:
         notes.append(f"Limited to {column.limit} images (--limit): fit for a look, not for a conclusion.")
-    num_weak = _num_weak(column, points)
-    if 0 < 2 * num_weak <= len(points):  # when most are weak, the answer itself says so
+    weak = num_weak(column, points)
+    if 0 < 2 * weak <= len(points):  # when most are weak, the answer itself says so
         notes.append(
-            f"{num_weak} of {len(points)} values do not beat the trivial baseline by two standard errors; "
+            f"{weak} of {len(points)} values do not beat the trivial baseline by two standard errors; "
             "their order may be noise."
         )
-    noise = _noise_note(points)
+    noise = noise_note(points)
     if noise is not None:
         notes.append(noise)
     if len(points) < _FEW:
@@ -81,12 +88,14 @@ def cautions(column: Column, points: Sequence[Point], statistics_: Statistics) -
             "The order is perfect, so every resample is too and the rank intervals have no width; by chance alone a "
             f"perfect order of {len(points)} has probability {statistics_.permutation_p_value:.2g}."
         )
-    num_runs = len({point.run for point in points})
-    if num_runs < len(points):
-        notes.append(
-            f"The {len(points)} checkpoints come from {num_runs} runs; the interval treats them as independent, "
-            "which is optimistic."
-        )
+    num_clusters = len({point.cluster or point.run for point in points})
+    if num_clusters < len(points):
+        tail = "the interval treats them as independent, which is optimistic"
+        if statistics_.spearman.grouped is not None:
+            few = ", and so few groups make even that too narrow" if num_clusters < _FEW else ""
+            tail = f"the interval resamples whole groups{few}"
+        kind = "groups" if points[0].cluster and points[0].cluster != points[0].run else "runs"
+        notes.append(f"The {len(points)} checkpoints come from {num_clusters} {kind}; {tail}.")
     if statistics_.num_degenerate:
         notes.append(
             f"{statistics_.num_degenerate} of {statistics_.num_resamples} resamples drew a constant column "
@@ -108,7 +117,8 @@ def beats_baseline(
     return margin > 2 * (standard_error or 0.0)
 
 
-def _num_weak(column: Column, points: Sequence[Point]) -> int:
+def num_weak(column: Column, points: Sequence[Point]) -> int:
+    """How many values do not beat the trivial baseline by two standard errors."""
     return sum(
         not beats_baseline(
             point.value, point.baseline, point.value_standard_error, higher_is_better=column.higher_is_better
@@ -117,7 +127,8 @@ def _num_weak(column: Column, points: Sequence[Point]) -> int:
     )
 
 
-def _noise_note(points: Sequence[Point]) -> str | None:
+def noise_note(points: Sequence[Point]) -> str | None:
+    """That the values spread by no more than their own error; None when they do, or no error is known."""
     errors = [point.value_standard_error for point in points if point.value_standard_error is not None]
     if not errors:
         return None
