@@ -14,7 +14,7 @@ from unveil_evalharness.results import ResultRow, latest
 from unveil_evalharness.subjects import Subject
 from unveil_evalharness.task import Task
 
-__all__ = ["Cell", "claim", "is_finished", "rows_of"]
+__all__ = ["Cell", "Claim", "attempts", "claim", "is_finished", "rows_of"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,26 +28,41 @@ class Cell:
     fingerprint: str
     seed: int
     limit: int | None
+    repeat: int = 0
+    """Which evaluation of the same this is, from 0."""
 
     @property
     def title(self) -> str:
         """For people."""
-        return f"{self.subject.manifest.label} · {self.task.name} (seed {self.seed})"
+        repeat = f", repeat {self.repeat}" if self.repeat else ""
+        return f"{self.subject.manifest.label} · {self.task.name} (seed {self.seed}{repeat})"
 
     def stem(self, data_hash: str) -> str:
         """Name of the cell's files; cells that differ only in protocol, limit or data do not share files."""
         rest = hashlib.sha256(f"{self.fingerprint}|{self.limit}|{data_hash}".encode()).hexdigest()[:8]
-        return f"{self.task.name}-{self.subject.short}-seed{self.seed}-{rest}"
+        repeat = f"-repeat{self.repeat}" if self.repeat else ""
+        return f"{self.task.name}-{self.subject.short}-seed{self.seed}{repeat}-{rest}"
 
 
 def rows_of(cell: Cell, rows: Iterable[ResultRow], data_hash: str | None) -> list[ResultRow]:
     """The current rows of a cell among all rows; `data_hash` None accepts rows over any data."""
     return [
         row
-        for row in latest(rows)
-        if (row.checkpoint_sha256, row.task, row.protocol, row.seed, row.limit)
-        == (cell.subject.sha256, cell.task.name, cell.fingerprint, cell.seed, cell.limit)
+        for row in latest(rows, repeats=True)
+        if (row.checkpoint_sha256, row.task, row.protocol, row.seed, row.limit, row.repeat)
+        == (cell.subject.sha256, cell.task.name, cell.fingerprint, cell.seed, cell.limit, cell.repeat)
         and (data_hash is None or row.data_hash in ("", data_hash))
+    ]
+
+
+def attempts(cell: Cell, rows: Iterable[ResultRow], run_id: str) -> list[ResultRow]:
+    """What the processes of one run wrote about a cell, in file order."""
+    return [
+        row
+        for row in rows
+        if row.run_id == run_id
+        and (row.checkpoint_sha256, row.task, row.protocol, row.seed, row.limit, row.repeat)
+        == (cell.subject.sha256, cell.task.name, cell.fingerprint, cell.seed, cell.limit, cell.repeat)
     ]
 
 
@@ -63,11 +78,25 @@ def is_finished(cell: Cell, rows: Iterable[ResultRow], data_hash: str) -> bool:
     return measured >= {metric.name for metric in cell.task.metrics}
 
 
-@contextlib.contextmanager
-def claim(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Holds the lock file `path`; yields False at once when another process holds it and `wait` is false.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """A lock that this process holds."""
 
-    The lock ends with the process, however it ends, and the file goes away with the lock.
+    holder_died: bool
+    """Whether a process of the same run held it before and ended without giving it back."""
+
+
+@contextlib.contextmanager
+def claim(path: Path, *, wait: bool, holder: str = "") -> Iterator[Claim | None]:
+    """Holds the lock file `path`; yields None at once when another process holds it and `wait` is false.
+
+    The lock ends with the process, however it ends, and the file goes away with the lock, unless the process was
+    killed.
+
+    Args:
+        path: the lock file.
+        wait: whether to wait for the other process.
+        holder: which run this process belongs to.
 
     Raises:
         OutputError: the lock file cannot be made.
@@ -77,10 +106,13 @@ def claim(path: Path, *, wait: bool) -> Iterator[bool]:
     except OSError as error:
         raise OutputError(f"cannot lock {path}: {error.strerror or error}; choose another --output-path") from error
     if descriptor is None:
-        yield False
+        yield None
         return
+    before = os.pread(descriptor, 256, 0).decode(errors="replace")
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, holder.encode(), 0)
     try:
-        yield True
+        yield Claim(holder_died=bool(holder) and before == holder)
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)

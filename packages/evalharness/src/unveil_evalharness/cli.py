@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from unveil_evalharness.errors import HarnessError
-from unveil_evalharness.parsing import nearest, parse_options
+from unveil_evalharness.parsing import nearest, parse_options, with_config
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -38,6 +38,9 @@ COMMANDS = {
     ),
     "ls": Command(module="commands.ls", options="ListOptions", what="list tasks, suites or metrics"),
     "doctor": Command(module="doctor", options="DoctorOptions", what="check packages, hardware and data"),
+    "verify": Command(
+        module="commands.verify", options="VerifyOptions", what="check hashes, fingerprints and metrics of a run"
+    ),
     "report": Command(
         module="report.command", options="ReportOptions", what="write tables and figures from finished runs"
     ),
@@ -111,7 +114,8 @@ def _dispatch(given: list[str]) -> int:
         return _fail(f"unknown command {given[0]!r}{nearest(given[0], list(COMMANDS))}")
     command = COMMANDS[name]
     module = import_module(f"unveil_evalharness.{command.module}")
-    options = parse_options(module.__dict__[command.options], name, given[len(name.split()) :])
+    words = given[len(name.split()) :]
+    options = parse_options(module.__dict__[command.options], name, with_config(words) if name == "run" else words)
     return module.main(options)
 
 

@@ -2,11 +2,12 @@
 
 import importlib.metadata
 import platform
+import subprocess
 from pathlib import Path
 
 from unveil_evalharness.errors import UsageError
 
-__all__ = ["PACKAGES", "choose_device", "hardware", "package_versions"]
+__all__ = ["PACKAGES", "choose_device", "code_version", "hardware", "package_versions"]
 
 PACKAGES: tuple[str, ...] = (
     "unveil-evalharness",
@@ -37,6 +38,22 @@ def package_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def code_version() -> str:
+    """The git commit that this package runs from, with ``+`` where files differ from it; empty outside a checkout."""
+    here = Path(__file__).parent
+    words = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    try:
+        tracked = subprocess.run(
+            [*words[:3], "ls-files", "--error-unmatch", __file__], capture_output=True, check=False
+        )
+        if tracked.returncode:  # installed inside somebody else's repository
+            return ""
+        answer = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError:  # no git
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
 def choose_device(wanted: str) -> str:

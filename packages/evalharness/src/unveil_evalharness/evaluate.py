@@ -6,20 +6,22 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
 from unveil_evalharness.cells import Cell
 from unveil_evalharness.console import LogSink
 from unveil_evalharness.environment import choose_device, hardware, package_versions
-from unveil_evalharness.errors import DependencyError, HarnessError, OutputError, one_line
-from unveil_evalharness.output import write_gallery, write_samples
-from unveil_evalharness.results import ResultRow, Status
+from unveil_evalharness.errors import DependencyError, DivergedError, HarnessError, OutputError, one_line
+from unveil_evalharness.fingerprint import protocol_fields
+from unveil_evalharness.fitting import run_in_memory
+from unveil_evalharness.memory import PeakMemory, peak_memory
+from unveil_evalharness.record import Cost, blank_row, finished_rows, main_metric, write_files
+from unveil_evalharness.results import ResultRow
 from unveil_evalharness.subjects import load_fresh
-from unveil_evalharness.task import Metric, MetricSpec, Task, TaskContext, TaskResult
+from unveil_evalharness.task import Task, TaskContext, TaskResult
 
-__all__ = ["Session", "evaluate", "start_session"]
+__all__ = ["Session", "discard_work", "evaluate", "killed_row", "start_session"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +35,7 @@ class Session:
     progress: bool
     hardware: str
     versions: Mapping[str, str]
+    run_id: str
     sink: LogSink = field(default_factory=LogSink)
     known_data_hashes: dict[str, str] = field(default_factory=dict)
 
@@ -40,6 +43,14 @@ class Session:
     def results(self) -> Path:
         """The result file."""
         return self.output / "results.jsonl"
+
+    def work(self, stem: str) -> Path:
+        """Folder of a cell under way."""
+        return self.output / "work" / stem
+
+    def log(self, stem: str) -> Path:
+        """Log file of a cell."""
+        return self.output / "logs" / f"{stem}.log"
 
     def data_hash(self, task: Task) -> str:
         """The task's data hash, computed once per run.
@@ -62,7 +73,9 @@ class Session:
             return ""
 
 
-def start_session(*, data_root: Path, output: Path, device: str, batch_size: int | None, progress: bool) -> Session:
+def start_session(
+    *, data_root: Path, output: Path, device: str, batch_size: int | None, progress: bool, run_id: str
+) -> Session:
     """Chooses the device and notes versions and hardware.
 
     Raises:
@@ -77,69 +90,119 @@ def start_session(*, data_root: Path, output: Path, device: str, batch_size: int
         progress=progress,
         hardware=hardware(chosen),
         versions=package_versions(),
+        run_id=run_id,
     )
 
 
 def evaluate(cell: Cell, title: str, session: Session) -> list[ResultRow]:
     """Runs one cell and returns its rows: all metrics, or one row that says why there are none.
 
+    The work folder of a finished cell stays until its rows are written (`discard_work`).
+
     Raises:
         OutputError: log, work folder or samples cannot be written.
     """
+    spec = main_metric(cell.task.metrics)
     reason = cell.task.not_applicable(cell.subject.manifest)
     if reason is not None:
         session.sink.line(f"{title}: not applicable: {reason}")
-        return [replace(_row(cell, session, "not_applicable", _main(cell.task), ""), error=reason)]
+        return [replace(blank_row(cell, session, "not_applicable", spec, ""), error=reason)]
     stem = cell.stem(session.data_hash_or_empty(cell.task))
-    log = session.output / "logs" / f"{stem}.log"
+    log = session.log(stem)
     session.sink.line(f"{title}: started")
     begin = time.perf_counter()
+    peak = PeakMemory()
     with session.sink.into(log):
         try:
-            result = _run(cell, stem, session)
+            with peak_memory(session.device) as peak:
+                result, batch_size = _run(cell, stem, session)
         except OutputError:
             raise
         except (Exception, SystemExit) as error:
             session.sink.write(traceback.format_exc())
             session.sink.line(f"{title}: failed: {_reason(error)} (details: {log})")
-            row = _row(cell, session, "failed", _main(cell.task), session.data_hash_or_empty(cell.task))
-            return [replace(row, error=_reason(error), seconds=round(time.perf_counter() - begin, 3))]
+            _keep_what_a_retry_can_use(session, stem, error)
+            row = blank_row(cell, session, "failed", spec, session.data_hash_or_empty(cell.task))
+            seconds = round(time.perf_counter() - begin, 3)
+            return [replace(row, error=_reason(error), seconds=seconds, peak_memory=peak.bytes)]
         seconds = time.perf_counter() - begin
         session.sink.line(f"{title}: done in {seconds:.0f} s")
-    return _finished_rows(cell, stem, session, result, seconds)
+    written = write_files(session.output, stem, result)
+    cost = Cost(seconds=round(seconds, 3), peak_memory=peak.bytes, batch_size=batch_size)
+    return finished_rows(cell, session, result, cost, written)
 
 
-def _run(cell: Cell, stem: str, session: Session) -> TaskResult:
+def killed_row(cell: Cell, title: str, session: Session) -> ResultRow:
+    """The row of a cell in which another process of this run was killed; trying again here could kill this one too."""
+    reason = "the process that evaluated it was killed; the system may have been out of memory (--batch-size)"
+    session.sink.line(f"{title}: failed: {reason}")
+    data_hash = session.data_hash_or_empty(cell.task)
+    return replace(blank_row(cell, session, "failed", main_metric(cell.task.metrics), data_hash), error=reason)
+
+
+def discard_work(session: Session, stem: str) -> None:
+    """Removes a cell's work folder; what its training logged goes to the end of the cell's log."""
+    work = session.work(stem)
+    training_log = work / "train.log"
+    if training_log.is_file():
+        with session.log(stem).open("a", encoding="utf-8") as log:
+            log.write(training_log.read_text(encoding="utf-8", errors="replace"))
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _keep_what_a_retry_can_use(session: Session, stem: str, error: BaseException) -> None:
+    """Leaves the work folder where the same cell can go on from an interim checkpoint in it.
+
+    A loss that was not finite would be so again.
+    """
+    from unveil_evalharness.engine.interim import has_interim
+
+    if isinstance(error, DivergedError) or not has_interim(session.work(stem)):
+        discard_work(session, stem)
+    else:
+        session.sink.line("its interim checkpoint is kept; the same command goes on from there")
+
+
+def _run(cell: Cell, stem: str, session: Session) -> tuple[TaskResult, int]:
+    """The result, and images per pass."""
     _check_dependencies(cell.task)
     session.data_hash(cell.task)
-    checkpoint = load_fresh(cell.subject)
-    work = session.output / "work" / stem
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make {work}: {error.strerror}; choose another --output-path") from error
-    context = TaskContext(
-        checkpoint=checkpoint,
-        data_root=session.data_root,
-        protocol=cell.protocol,
-        seed=cell.seed,
-        limit=cell.limit,
-        batch_size=session.batch_size,
-        device=session.device,
-        work_dir=work,
+    work = session.work(stem)
+
+    def attempt(batch_size: int | None) -> TaskResult:
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make {work}: {error.strerror}; choose another --output-path") from error
+        context = TaskContext(
+            checkpoint=load_fresh(cell.subject),
+            data_root=session.data_root,
+            protocol=cell.protocol,
+            seed=cell.seed,
+            limit=cell.limit,
+            batch_size=batch_size,
+            device=session.device,
+            work_dir=work,
+            log=session.sink.line,
+            progress=session.progress,
+        )
+        return cell.task.run(context)
+
+    result, batch_size = run_in_memory(
+        attempt,
+        total=_total_batch(cell),
+        asked=session.batch_size,
+        note=work / "batch.json",
         log=session.sink.line,
-        progress=session.progress,
     )
-    try:
-        result = cell.task.run(context)
-    except KeyboardInterrupt:
-        raise  # the work folder stays: the next run of this cell may go on from it
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-    shutil.rmtree(work, ignore_errors=True)
     _check_result(cell.task, result)
-    return result
+    return result, batch_size
+
+
+def _total_batch(cell: Cell) -> int | None:
+    """Images per optimiser step of the protocol, where it trains."""
+    size = protocol_fields(cell.protocol).get("batch_size")
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def _check_dependencies(task: Task) -> None:
@@ -167,62 +230,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, HarnessError) or text == type(error).__name__:
         return text
     return f"{type(error).__name__}: {text}"
-
-
-def _main(task: Task) -> MetricSpec:
-    return next(spec for spec in task.metrics if spec.main)
-
-
-def _finished_rows(cell: Cell, stem: str, session: Session, result: TaskResult, seconds: float) -> list[ResultRow]:
-    samples = ""
-    if result.samples is not None:
-        samples = f"samples/{stem}.parquet"
-        write_samples(session.output / samples, result.samples)
-    tables = {name: f"tables/{stem}-{name}.parquet" for name in result.tables}
-    for name, table in result.tables.items():
-        write_samples(session.output / tables[name], table)
-    gallery = f"gallery/{stem}" if result.gallery else ""
-    if gallery:
-        write_gallery(session.output / gallery, result.gallery)
-    measured: dict[str, Metric] = {metric.name: metric for metric in result.metrics}
-    data_hash = session.data_hash(cell.task)
-    return [
-        replace(
-            _row(cell, session, "ok", spec, data_hash),
-            value=float(measured[spec.name].value),
-            baseline=measured[spec.name].baseline,
-            standard_error=measured[spec.name].standard_error,
-            n=int(measured[spec.name].n),
-            load_coverage=result.load_coverage,
-            seconds=round(seconds, 3),
-            samples=samples,
-            tables=tables,
-            gallery=gallery,
-        )
-        for spec in cell.task.metrics
-    ]
-
-
-def _row(cell: Cell, session: Session, status: Status, spec: MetricSpec, data_hash: str) -> ResultRow:
-    """A row with everything but the measurement."""
-    return ResultRow(
-        checkpoint=str(cell.subject.path.resolve()),
-        checkpoint_sha256=cell.subject.sha256,
-        label=cell.subject.manifest.label,
-        task=cell.task.name,
-        task_version=cell.task.version,
-        suite=cell.suite,
-        protocol=cell.fingerprint,
-        status=status,
-        metric=spec.name,
-        main=spec.main,
-        unit=spec.unit,
-        higher_is_better=spec.higher_is_better,
-        seed=cell.seed,
-        limited=cell.limit is not None,
-        limit=cell.limit,
-        data_hash=data_hash,
-        versions=dict(session.versions),
-        hardware=session.hardware,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
-    )

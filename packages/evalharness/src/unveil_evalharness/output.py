@@ -1,12 +1,13 @@
-"""The folder a run writes: results.jsonl, manifests, protocols, samples, tables, gallery, logs, and work meanwhile."""
+"""The folder a run writes: rows, manifests, protocols, samples, tables, gallery, hashes, logs, and work meanwhile."""
 
+import hashlib
 import io
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unveil_evalharness.errors import OutputError
 from unveil_evalharness.fingerprint import fingerprint, protocol_fields
@@ -16,7 +17,7 @@ from unveil_evalharness.task import Picture, Task
 if TYPE_CHECKING:
     import polars
 
-__all__ = ["prepare_output", "write_gallery", "write_samples"]
+__all__ = ["prepare_output", "write_gallery", "write_hashes", "write_run_record", "write_samples"]
 
 
 def prepare_output(output: Path, subjects: Sequence[Subject], tasks: Sequence[Task], suite: str) -> None:
@@ -26,7 +27,7 @@ def prepare_output(output: Path, subjects: Sequence[Subject], tasks: Sequence[Ta
         OutputError: the folder cannot be written.
     """
     try:
-        for folder in ("manifests", "protocols", "logs", "samples", "tables", "gallery", "work"):
+        for folder in ("manifests", "protocols", "logs", "samples", "tables", "gallery", "hashes", "runs", "work"):
             (output / folder).mkdir(parents=True, exist_ok=True)
         for subject in subjects:
             _write(output / "manifests" / f"{subject.short}.json", (subject.path / "manifest.json").read_bytes())
@@ -61,8 +62,38 @@ def write_samples(path: Path, samples: "polars.DataFrame") -> None:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; earlier results are intact") from error
 
 
-def write_gallery(folder: Path, pictures: Sequence[Picture]) -> None:
+def write_hashes(output: Path, text: str) -> str:
+    """Writes the hashes of a cell's files under a name that is the hash of the text; its path inside `output`.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    name = f"hashes/{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    try:
+        _write(output / name, text.encode())
+    except OSError as error:
+        raise OutputError(f"cannot write {output / name}: {error.strerror or error}") from error
+    return name
+
+
+def write_run_record(output: Path, run_id: str, record: Mapping[str, Any]) -> None:
+    """Writes ``runs/<run_id>.json``: the command line with all its defaults, versions, code and hardware.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    path = output / "runs" / f"{run_id}.json"
+    try:
+        _write(path, (json.dumps(record, indent=2) + "\n").encode())
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_gallery(folder: Path, pictures: Sequence[Picture]) -> list[str]:
     """Writes pictures as ``00.jpg``, ``01.png``, … and, last, ``index.json`` with their captions and outcomes.
+
+    Returns:
+        The names of all files written.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -78,6 +109,7 @@ def write_gallery(folder: Path, pictures: Sequence[Picture]) -> None:
         _write(folder / "index.json", (json.dumps(index, indent=1) + "\n").encode())
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}; earlier results are intact") from error
+    return [*(entry["file"] for entry in index), "index.json"]
 
 
 def _write(path: Path, content: bytes) -> None:

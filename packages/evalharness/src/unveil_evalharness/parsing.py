@@ -3,17 +3,19 @@
 import contextlib
 import difflib
 import io
+import itertools
 import re
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 from unveil_evalharness.errors import UsageError
 
 if TYPE_CHECKING:
     import tyro
 
-__all__ = ["nearest", "parse_options"]
+__all__ = ["nearest", "parse_options", "with_config"]
 
 _Options = TypeVar("_Options")
 
@@ -34,6 +36,46 @@ def parse_options(kind: type[_Options], command: str, arguments: Sequence[str]) 
         if stop.code in (0, None):
             raise
         raise UsageError(f"{_plain(complaint.getvalue())} (see evalharness {command} --help)") from None
+
+
+def with_config(arguments: Sequence[str]) -> list[str]:
+    """The arguments behind those of the TOML file that ``--config`` among them names, so that the former count.
+
+    Keys are the names of options; lists are those that commas separate, and tables those that a dot does.
+
+    Raises:
+        UsageError: the file is not there, is not TOML, or holds what no option can be.
+    """
+    words = list(arguments)
+    files = [word.partition("=")[2] for word in words if word.startswith("--config=")]
+    files += [after for word, after in itertools.pairwise(words) if word == "--config"]
+    if not files:
+        return words
+    try:
+        content = tomllib.loads(Path(files[-1]).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {files[-1]}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {files[-1]} is not TOML: {error}") from error
+    return [*_config_words(content, files[-1]), *words]
+
+
+def _config_words(content: Mapping[str, Any], file: str, prefix: str = "") -> list[str]:
+    words: list[str] = []
+    for key, value in content.items():
+        name = f"{prefix}{key}".replace("_", "-")
+        match value:
+            case dict():
+                words += _config_words(value, file, f"{name}.")
+            case bool():
+                words.append(f"--{name}" if value else f"--no-{name}")
+            case list():
+                words += [f"--{name}", ",".join(str(member) for member in value)]
+            case str() | int() | float():
+                words += [f"--{name}", str(value)]
+            case _:
+                raise UsageError(f"--config {file}: {key} is {value!r}; use text, numbers, true, false or lists")
+    return words
 
 
 def nearest(word: str, words: Sequence[str]) -> str:

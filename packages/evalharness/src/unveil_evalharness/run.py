@@ -1,64 +1,23 @@
 """``evalharness run``: every task on every checkpoint with every seed, once; each finished cell is kept for good."""
 
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
 
-from unveil_evalharness.cells import Cell, claim, is_finished, rows_of
-from unveil_evalharness.errors import DataError, UsageError
-from unveil_evalharness.evaluate import Session, evaluate, start_session
-from unveil_evalharness.fingerprint import fingerprint
-from unveil_evalharness.output import prepare_output
+from unveil_evalharness.cells import Cell, attempts, claim, is_finished, rows_of
+from unveil_evalharness.console import say
+from unveil_evalharness.environment import code_version
+from unveil_evalharness.evaluate import Session, discard_work, evaluate, killed_row, start_session
+from unveil_evalharness.grid import Grid, build_grid
+from unveil_evalharness.options import RunOptions, as_record, command_line
+from unveil_evalharness.output import prepare_output, write_run_record
+from unveil_evalharness.remaining import remaining_words
 from unveil_evalharness.results import ResultRow, append_rows, read_rows
-from unveil_evalharness.subjects import Subject, find_subjects, load_fresh
-from unveil_evalharness.task import Suite, Task
-from unveil_evalharness.tasks import TASK_NAMES, load_task
+from unveil_evalharness.subjects import Subject, load_fresh
+from unveil_evalharness.task import Task
+from unveil_evalharness.tasks import load_task
 
-__all__ = ["RunOptions", "RunSummary", "run"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunOptions:
-    """Evaluate checkpoints on downstream tasks.
-
-    Finished tasks are kept in OUT/results.jsonl and skipped when the same command runs again; failed ones are retried.
-    """
-
-    ckpt: tuple[Path, ...]
-    """Checkpoint folders, or run folders (their last checkpoint), separated by commas."""
-    data_root: Path
-    """Folder with imagenet/, coco/, ade20k/ and captions/."""
-    output_path: Path
-    """Folder for results.jsonl, manifests, per-sample outcomes and logs."""
-    tasks: tuple[str, ...] = TASK_NAMES
-    """Task names separated by commas; see `evalharness ls tasks`."""
-    suite: Suite = "quick"
-    """Protocol: quick takes minutes on a CPU, short about an hour on one GPU, full is the papers'."""
-    seeds: tuple[int, ...] = (0,)
-    """Seeds separated by commas; each is one evaluation of its own."""
-    limit: int | None = None
-    """Use only the first N evaluation images; such results are marked and fit for a look only."""
-    batch_size: int | Literal["auto"] = "auto"
-    """Images per step on the device; the effective batch of the protocol stays as it is."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes a GPU when torch sees one."""
-    progress: bool = True
-    """Draw progress bars on stderr."""
-    json: bool = False
-    """Print the rows as JSON on stdout instead of the table."""
-
-    def __post_init__(self) -> None:
-        """Refuses values no run can have."""
-        for name in ("ckpt", "tasks", "seeds"):
-            if not getattr(self, name):
-                raise UsageError(f"--{name} is empty; name at least one, separated by commas")
-        for name in ("limit", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, int) and value < 1:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-        if min(self.seeds) < 0:
-            raise UsageError(f"--seeds must not be negative, got {min(self.seeds)}")
+__all__ = ["RunOptions", "RunSummary", "new_run_id", "open_session", "run"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -77,15 +36,27 @@ class RunSummary:
         return 1 if self.num_failed else 0
 
 
+def new_run_id() -> str:
+    """A name for one call of the harness, shared by the processes that it starts."""
+    return uuid.uuid4().hex[:12]
+
+
 def run(
-    options: RunOptions, *, load: Callable[[str], Task] = load_task, summary: RunSummary | None = None
+    options: RunOptions,
+    *,
+    load: Callable[[str], Task] = load_task,
+    summary: RunSummary | None = None,
+    run_id: str | None = None,
 ) -> RunSummary:
-    """Evaluates every (checkpoint, task, seed) that is not finished yet.
+    """Evaluates every (checkpoint, task, seed, repeat) that is not finished yet, in this process.
+
+    Processes that are given the same `run_id` share one run: each cell is evaluated, and a failing one tried, once.
 
     Args:
         options: what to do.
         load: gives the task of a name; pass another to evaluate tasks of your own.
         summary: filled while the run proceeds, so that the caller of an interrupted run knows what was done.
+        run_id: name of the run; None makes one.
 
     Returns:
         The rows of all cells that were asked for and the counts.
@@ -95,72 +66,86 @@ def run(
             task does not raise: it is recorded with its reason.
     """
     summary = RunSummary() if summary is None else summary
-    if not options.data_root.is_dir():
-        raise DataError(f"--data-root {options.data_root} is not a folder; see `evalharness doctor --data-root DIR`")
-    tasks = [load(name) for name in dict.fromkeys(options.tasks)]
-    subjects = find_subjects(options.ckpt)
-    cells = list(_cells(options, subjects, tasks))
-    prepare_output(options.output_path, subjects, tasks, options.suite)
+    grid = build_grid(options, load)
+    session = open_session(options, grid, run_id or new_run_id())
+    for subject in _unfinished_subjects(grid.cells, session, overwrite=options.overwrite):
+        load_fresh(subject)  # verified here, before hours of work on its neighbours; each task loads its own copy
+    deferred = []
+    for number, cell in enumerate(grid.cells, start=1):
+        title = f"[{number}/{len(grid.cells)}] {cell.title}"
+        if not _visit(cell, title, session, summary, wait=False, overwrite=options.overwrite):
+            deferred.append((title, cell))
+        elif number < len(grid.cells):
+            left = remaining_words(grid.cells[number:], read_rows(session.results), session)
+            if left:
+                say(f"{number} of {len(grid.cells)} done, {left}")
+    for title, cell in deferred:
+        _visit(cell, title, session, summary, wait=True, overwrite=options.overwrite)
+    return summary
+
+
+def open_session(options: RunOptions, grid: Grid, run_id: str) -> Session:
+    """Prepares the output folder and notes how the run was called.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        UsageError: the device is not there.
+    """
+    prepare_output(options.output_path, grid.subjects, grid.tasks, options.suite)
     session = start_session(
         data_root=options.data_root,
         output=options.output_path,
         device=options.device,
         batch_size=None if options.batch_size == "auto" else options.batch_size,
         progress=options.progress,
+        run_id=run_id,
     )
-    for subject in _unfinished_subjects(cells, session):
-        load_fresh(subject)  # verified here, before hours of work on its neighbours; each task loads its own copy
-    deferred = []
-    for number, cell in enumerate(cells, start=1):
-        title = f"[{number}/{len(cells)}] {cell.title}"
-        if not _visit(cell, title, session, summary, wait=False):
-            deferred.append((title, cell))
-    for title, cell in deferred:
-        _visit(cell, title, session, summary, wait=True)
-    return summary
+    record = {
+        "run_id": run_id,
+        "command": ["evalharness", "run", *command_line(options)],
+        "options": as_record(options),
+        "versions": dict(session.versions),
+        "code": code_version(),
+        "hardware": session.hardware,
+    }
+    write_run_record(options.output_path, run_id, record)
+    return session
 
 
-def _cells(options: RunOptions, subjects: list[Subject], tasks: list[Task]) -> Iterator[Cell]:
-    for subject in subjects:
-        for task in tasks:
-            protocol = task.protocol(options.suite)
-            for seed in dict.fromkeys(options.seeds):
-                yield Cell(
-                    subject=subject,
-                    task=task,
-                    suite=options.suite,
-                    protocol=protocol,
-                    fingerprint=fingerprint(task.name, task.version, protocol),
-                    seed=seed,
-                    limit=options.limit,
-                )
-
-
-def _unfinished_subjects(cells: list[Cell], session: Session) -> list[Subject]:
+def _unfinished_subjects(cells: list[Cell], session: Session, *, overwrite: bool) -> list[Subject]:
     rows = read_rows(session.results)
     unfinished = {}
     for cell in cells:
         if cell.task.not_applicable(cell.subject.manifest) is not None:
             continue
-        if not is_finished(cell, rows, session.data_hash_or_empty(cell.task)):
+        if overwrite or not is_finished(cell, rows, session.data_hash_or_empty(cell.task)):
             unfinished[cell.subject.sha256] = cell.subject
     return list(unfinished.values())
 
 
-def _visit(cell: Cell, title: str, session: Session, summary: RunSummary, *, wait: bool) -> bool:
+def _visit(cell: Cell, title: str, session: Session, summary: RunSummary, *, wait: bool, overwrite: bool) -> bool:
     """Evaluates a cell unless it is finished; False when another process is at it and `wait` is false."""
     data_hash = session.data_hash_or_empty(cell.task)
-    with claim(session.output / "work" / f"{cell.stem(data_hash)}.lock", wait=wait) as mine:
-        if not mine:
+    stem = cell.stem(data_hash)
+    with claim(session.output / "work" / f"{stem}.lock", wait=wait, holder=session.run_id) as mine:
+        if mine is None:
             session.sink.line(f"{title}: another process is at it; coming back later")
             return False
-        if is_finished(cell, read_rows(session.results), data_hash):
+        rows = read_rows(session.results)
+        tried = attempts(cell, rows, session.run_id)
+        if tried:  # by another process of this run
+            summary.num_run += 1
+            summary.num_failed += tried[-1].status == "failed"
+        elif is_finished(cell, rows, data_hash) and not overwrite:
             session.sink.line(f"{title}: finished earlier")
             summary.num_skipped += 1
+            discard_work(session, stem)  # a process killed behind its last row left it
         else:
-            rows = evaluate(cell, title, session)
-            append_rows(session.results, rows)
+            own = [killed_row(cell, title, session)] if mine.holder_died else evaluate(cell, title, session)
+            append_rows(session.results, own)
             summary.num_run += 1
-            summary.num_failed += rows[0].status == "failed"
+            summary.num_failed += own[0].status == "failed"
+            if own[0].status != "failed":
+                discard_work(session, stem)
     summary.rows += rows_of(cell, read_rows(session.results), data_hash)
     return True

@@ -2,39 +2,36 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from statistics import fmean, stdev
+from typing import Any
 
-from unveil_evalharness.results import ResultRow
+from unveil_evalharness.repeats import spreads
+from unveil_evalharness.results import ResultRow, row_key
 
 __all__ = ["format_table", "rows_as_json"]
 
-_HEADER = ("Checkpoint", "Task", "Version", "Metric", "", "Value", "", "Stderr", "Baseline", "n", "Status")
-_RIGHT = frozenset({"Version", "Value", "Stderr", "Baseline", "n", "Seed"})
+_RIGHT = frozenset({"Version", "Value", "Stderr", "A/A", "Baseline", "n", "Seed"})
+_DIGITS = 8
+"""Of the fingerprint's sixteen; the rows hold them all."""
 
 
 def format_table(rows: Sequence[ResultRow]) -> str:
     """The rows as a Markdown table that is also aligned for a terminal.
 
     ``↑`` and ``↓`` say whether higher or lower is better; the baseline is what a trivial method reaches on the same
-    data, and a value that does not beat it by more than two standard errors is marked ``at chance``. A seed column
-    appears when there are several seeds. Names are shown once per group.
+    data, and a value that does not beat it by more than two standard errors is marked ``at chance``. Names are shown
+    once per group. With several seeds there is a seed column and, after the seeds of a metric, their mean with its
+    standard error over seeds. Repeats of a cell are one line, whose A/A column is largest minus smallest value.
+
+    Numbers of one metric that were measured by different protocols never share a column: each protocol then has a
+    table of its own, under its fingerprint.
     """
-    several_seeds = len({row.seed for row in rows}) > 1
-    header = (*_HEADER[:3], "Seed", *_HEADER[3:]) if several_seeds else _HEADER
-    lines = [_cells(row, several_seeds) for row in rows]
-    shown = [
-        lines[i] if i == 0 else _without_repeats(lines[i], lines[i - 1], 4 if several_seeds else 3)
-        for i in range(len(lines))
-    ]
-    widths = [max(len(line[column]) for line in (header, *shown)) for column in range(len(header))]
-    rule = (
-        "|"
-        + "|".join(
-            "-" * (width + 1) + (":" if name in _RIGHT else "-") for name, width in zip(header, widths, strict=True)
-        )
-        + "|"
-    )
-    return "\n".join([_line(header, header, widths), rule, *(_line(line, header, widths) for line in shown)])
+    tables = _by_protocol(rows)
+    if len(tables) == 1:
+        return _table(tables[0])
+    return "\n\n".join(f"Protocols {', '.join(_protocols(table))}\n\n{_table(table)}" for table in tables)
 
 
 def rows_as_json(rows: Sequence[ResultRow]) -> str:
@@ -42,23 +39,95 @@ def rows_as_json(rows: Sequence[ResultRow]) -> str:
     return json.dumps([dataclasses.asdict(row) for row in rows], allow_nan=False)
 
 
-def _cells(row: ResultRow, several_seeds: bool) -> list[str]:
+def _by_protocol(rows: Sequence[ResultRow]) -> list[list[ResultRow]]:
+    """The rows in as many tables as a task has protocols here; in each table a task has one."""
+    numbers: dict[str, dict[str, int]] = defaultdict(dict)
+    tables: list[list[ResultRow]] = [[]]
+    for row in rows:
+        own = numbers[row.task]
+        number = own.setdefault(row.protocol, len(own))
+        while len(tables) <= number:
+            tables.append([])
+        tables[number].append(row)
+    return tables
+
+
+def _protocols(rows: Sequence[ResultRow]) -> list[str]:
+    return [f"{task} {protocol}" for task, protocol in dict.fromkeys((row.task, row.protocol) for row in rows)]
+
+
+def _table(rows: Sequence[ResultRow]) -> str:
+    widths_of_noise = {row_key(spread.row): spread.width for spread in spreads(rows)}
+    shown = [row for row in rows if not row.repeat]
+    several_seeds = len({row.seed for row in shown}) > 1
+    columns = [
+        name
+        for name, wanted in (
+            ("Checkpoint", True), ("Task", True), ("Version", True), ("Protocol", True), ("Seed", several_seeds),
+            ("Metric", True), ("", True), ("Value", True), ("±", True), ("Stderr", True),
+            ("A/A", bool(widths_of_noise)), ("Baseline", True), ("n", True), ("Status", True),
+        )
+        if wanted
+    ]  # fmt: skip
+    records = [_record(row, noise=widths_of_noise.get(row_key(row))) for row in shown]
+    if several_seeds:
+        records += [_mean_record(group) for group in _over_seeds(shown)]
+        records.sort(key=_order(shown))
+    lines = [[record[column] for column in columns] for record in records]
+    repeating = columns.index("Metric")
+    lines = [line if i == 0 else _without_repeats(line, lines[i - 1], repeating) for i, line in enumerate(lines)]
+    header = ["" if name == "±" else name for name in columns]
+    widths = [max(len(line[column]) for line in (header, *lines)) for column in range(len(header))]
+    rule = "".join(
+        "|" + "-" * (width + 1) + (":" if name in _RIGHT else "-") for name, width in zip(header, widths, strict=True)
+    )
+    return "\n".join([_line(header, header, widths), f"{rule}|", *(_line(line, header, widths) for line in lines)])
+
+
+def _over_seeds(rows: Sequence[ResultRow]) -> Iterator[list[ResultRow]]:
+    """The measured rows of each checkpoint and metric that has several seeds."""
+    groups: dict[tuple[Any, ...], list[ResultRow]] = defaultdict(list)
+    for row in rows:
+        if row.value is not None:
+            groups[row_key(dataclasses.replace(row, seed=0))].append(row)
+    return (group for group in groups.values() if len(group) > 1)
+
+
+def _order(rows: Sequence[ResultRow]) -> Any:
+    """Sorts records as the rows come: by checkpoint and task, then by seed, the mean behind the last."""
+    groups: dict[tuple[str, str], int] = {}
+    for row in rows:
+        groups.setdefault((_escape(row.label), row.task), len(groups))
+    return lambda record: (groups[record["Checkpoint"], record["Task"]], record["Seed"] == "mean")
+
+
+def _record(row: ResultRow, *, noise: float | None) -> dict[str, str]:
+    """One row as text by column."""
     measured = row.value is not None
-    name = row.metric.partition(".")[2]
-    return [
-        _escape(row.label),
-        row.task,
-        str(row.task_version),
-        *([str(row.seed)] if several_seeds else []),
-        name if measured else "",
-        ("↑" if row.higher_is_better else "↓") if measured else "",
-        _number(row.value),
-        "±" if measured else "",
-        _number(row.standard_error) if row.standard_error is not None else ("N/A" if measured else ""),
-        _number(row.baseline),
-        str(row.n) if measured else "",
-        _status(row),
-    ]
+    return {
+        "Checkpoint": _escape(row.label),
+        "Task": row.task,
+        "Version": str(row.task_version),
+        "Protocol": row.protocol[:_DIGITS],
+        "Seed": str(row.seed),
+        "Metric": row.metric.partition(".")[2] if measured else "",
+        "": ("↑" if row.higher_is_better else "↓") if measured else "",
+        "Value": _number(row.value),
+        "±": "±" if measured else "",
+        "Stderr": _number(row.standard_error) if row.standard_error is not None else ("N/A" if measured else ""),
+        "A/A": _number(noise),
+        "Baseline": _number(row.baseline),
+        "n": str(row.n) if measured else "",
+        "Status": _status(row),
+    }
+
+
+def _mean_record(rows: Sequence[ResultRow]) -> dict[str, str]:
+    """The mean over seeds, with its standard error over seeds: their standard deviation over √seeds."""
+    values = [row.value for row in rows if row.value is not None]
+    mean = dataclasses.replace(rows[0], value=fmean(values), standard_error=stdev(values) / len(values) ** 0.5)
+    record = _record(mean, noise=None)
+    return record | {"Seed": "mean", "Status": f"{record['Status']}, over {len(values)} seeds"}
 
 
 def _status(row: ResultRow) -> str:

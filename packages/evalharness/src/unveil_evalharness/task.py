@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import unveil_backbones.checkpoint
     import unveil_backbones.manifest
 
-__all__ = ["SUITES", "Metric", "MetricSpec", "Picture", "Suite", "Task", "TaskContext", "TaskResult"]
+__all__ = ["SUITES", "Metric", "MetricSpec", "Picture", "Sized", "Suite", "Task", "TaskContext", "TaskResult"]
 
 Suite = Literal["quick", "short", "full"]
 SUITES: tuple[Suite, ...] = ("quick", "short", "full")
@@ -151,4 +151,13 @@ class Task(Protocol):
 
     def run(self, context: TaskContext) -> TaskResult:
         """Evaluates one checkpoint."""
+        ...
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """A task that says how many images it evaluates, so that ``--limit 0.1`` can take a share of them."""
+
+    def num_images(self, data_root: Path, protocol: Any) -> int:
+        """Evaluation images under `data_root` that `protocol` uses; `DataError` when the data is not there."""
         ...

@@ -1,29 +1,88 @@
 """``evalharness run``: the table or JSON of a run on stdout, everything else on stderr."""
 
+import contextlib
 import json
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 
+from unveil_evalharness.executing.dispatch import dispatch
+from unveil_evalharness.executing.ranks import Rank, take_rank, visible_device
+from unveil_evalharness.grid import build_grid
+from unveil_evalharness.options import RunOptions
+from unveil_evalharness.plan_table import cell_states, format_states
 from unveil_evalharness.results import ResultRow
-from unveil_evalharness.run import RunOptions, RunSummary, run
+from unveil_evalharness.run import RunSummary
 from unveil_evalharness.table import format_table, rows_as_json
+from unveil_evalharness.tasks import load_task
 
 __all__ = ["RunOptions", "main"]
 
+_INTERRUPTED, _TERMINATED = 130, 143
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: ended in the same orderly way as by Ctrl-C."""
+
 
 def main(options: RunOptions) -> int:
-    """Evaluates and prints; 0 done, 1 a task failed, 130 interrupted.
+    """Evaluates and prints; 0 done, 1 a task failed, 130 interrupted, 143 terminated.
 
     Raises:
         HarnessError: bad input, found before any work begins.
     """
+    if options.dry_run:
+        states = cell_states(build_grid(options, load_task).cells, options)
+        print(json.dumps(states) if options.json else format_states(states))
+        return 0
+    rank = take_rank(os.environ)
+    if rank is not None and not rank.started_by_harness and options.device != "cpu":
+        # Before anything asks torch for a GPU.
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible_device(os.environ, rank.local)
     summary = RunSummary()
-    interrupted = False
+    interrupted = 0
     try:
-        run(options, summary=summary)
+        with _orderly_termination():
+            dispatch(options, rank=rank, summary=summary)
+    except _Terminated:
+        interrupted = _TERMINATED
     except KeyboardInterrupt:
-        interrupted = True
-    code = 130 if interrupted else summary.exit_code
+        interrupted = _INTERRUPTED
+    code = interrupted or summary.exit_code
+    if rank is None or (rank.number == 0 and not rank.started_by_harness):
+        _print(options, summary, code)
+        _closing_words(options, summary.rows, interrupted=bool(interrupted))
+        return code
+    return _quiet_code(rank, code, interrupted)
+
+
+def _quiet_code(rank: Rank, code: int, interrupted: int) -> int:
+    """Under torchrun a process that ends with an error ends the others; the first one tells of failed tasks."""
+    return code if rank.started_by_harness else interrupted
+
+
+@contextlib.contextmanager
+def _orderly_termination() -> Iterator[None]:
+    """Turns SIGTERM into an exception while the block runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _print(options: RunOptions, summary: RunSummary, code: int) -> None:
     if options.json:
         print(
             json.dumps(
@@ -39,8 +98,6 @@ def main(options: RunOptions) -> int:
         )
     elif summary.rows:
         print(format_table(summary.rows))
-    _closing_words(options, summary.rows, interrupted=interrupted)
-    return code
 
 
 def _closing_words(options: RunOptions, rows: Sequence[ResultRow], *, interrupted: bool) -> None:

@@ -13,12 +13,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from unveil_evalharness.console import say
+from unveil_evalharness.engine.batch import smaller_batches
 from unveil_evalharness.engine.interim import read_interim
 from unveil_evalharness.engine.optim import LayeredEncoder, OptimiserSettings, build_optimiser, schedule
 from unveil_evalharness.engine.probe import check_fits
 from unveil_evalharness.engine.session import Session
 from unveil_evalharness.engine.stream import Purpose, StreamBatches, derive_seed, seed_globals
-from unveil_evalharness.errors import DivergedError, HarnessError, ProtocolError
+from unveil_evalharness.errors import BatchTooLargeError, DivergedError, HarnessError, ProtocolError, one_line
+from unveil_evalharness.memory import is_out_of_memory
 
 __all__ = ["DivergedError", "Precision", "TrainingPlan", "train_and_evaluate"]
 
@@ -122,7 +124,7 @@ def train_and_evaluate(
 
     Raises:
         DivergedError: the loss is not a finite number; names the step and the learning rate.
-        BatchTooLargeError: ``plan.probe_memory`` is set and a pass does not fit.
+        BatchTooLargeError: memory ran out, or ``plan.probe_memory`` is set and a pass would not fit.
     """
     from mmengine.evaluator import Evaluator
 
@@ -163,7 +165,7 @@ def train_and_evaluate(
         randomness={"seed": opened.seed},
         experiment_name=opened.name,
     )
-    with _one_line_errors():
+    with _one_line_errors(), _memory_errors(_batch_size(train_loader), plan.accumulate):
         runner.train()
         # Whatever is random about the evaluation is so in the same way after an interruption.
         seed_globals(derive_seed(opened.seed, Purpose.EVALUATION))
@@ -212,6 +214,19 @@ def _one_line_errors() -> Iterator[None]:
         if len(lines) < 2:
             raise
         raise type(error)(lines[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from error
+
+
+@contextlib.contextmanager
+def _memory_errors(size: int | None, accumulate: int) -> Iterator[None]:
+    """Gives an error of memory the batch to try next."""
+    try:
+        yield
+    except Exception as error:
+        if size is None or not is_out_of_memory(error):
+            raise
+        smaller = next(iter(smaller_batches(size * accumulate, size)), None)
+        reason = one_line(error, limit=160)
+        raise BatchTooLargeError(f"passes of {size} images do not fit: {reason}", fitting=smaller) from error
 
 
 def _as_list(evaluator: Any) -> Sequence[Any]:

@@ -1,0 +1,72 @@
+"""``evalharness verify DIR``: whether the numbers in an output folder are still what they were."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from unveil_evalharness.errors import ResultsError, UsageError
+from unveil_evalharness.findings import Finding
+from unveil_evalharness.results import latest, read_rows
+from unveil_evalharness.task import Task
+from unveil_evalharness.tasks import load_task
+from unveil_evalharness.verify.contents import check_files, check_metrics
+from unveil_evalharness.verify.provenance import check_checkpoints, check_data_hashes, check_protocols
+
+__all__ = ["VerifyOptions", "examine", "main"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyOptions:
+    """Check an output folder: hashes of checkpoints, manifests, data and files, protocol fingerprints, metrics.
+
+    Exit code 1 when something is not what it was; what cannot be looked at here is a warning.
+    """
+
+    folder: Positional[Path]
+    """Output folder of `evalharness run`."""
+    data_root: Path | None = None
+    """Also hash the data of the tasks again."""
+    json: bool = False
+    """Print the findings as JSON."""
+
+
+def main(options: VerifyOptions) -> int:
+    """Prints the findings; 1 when one of them is a problem, else 0.
+
+    Raises:
+        UsageError: there is no such output folder.
+    """
+    findings = examine(options)
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        width = max(len(finding.subject) for finding in findings)
+        print("\n".join(f"{finding.state:7}  {finding.subject:{width}}  {finding.detail}" for finding in findings))
+    return 1 if any(finding.state == "problem" for finding in findings) else 0
+
+
+def examine(options: VerifyOptions, *, load: Callable[[str], Task] = load_task) -> list[Finding]:
+    """All findings: rows, checkpoints, protocols, data, files, metrics.
+
+    Raises:
+        UsageError: there is no such output folder.
+    """
+    results = options.folder / "results.jsonl"
+    if not results.is_file():
+        raise UsageError(f"{results} is not there; give the --output-path of an `evalharness run`")
+    try:
+        rows = read_rows(results)
+    except ResultsError as error:
+        return [Finding(subject="results.jsonl", state="problem", detail=str(error))]
+    current = latest(rows, repeats=True)
+    return [
+        Finding(subject="results.jsonl", state="ok", detail=f"{len(rows)} rows, {len(current)} of them current"),
+        *check_checkpoints(options.folder, current),
+        *check_protocols(options.folder, current, load),
+        *check_data_hashes(options.data_root, current, load),
+        *check_files(options.folder, current),
+        *check_metrics(options.folder, current),
+    ]
