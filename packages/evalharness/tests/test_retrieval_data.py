@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from unveil_backbones.manifest import Preprocessing
 from unveil_evalharness.errors import DataError
+from unveil_evalharness.tasks import load_task
 from unveil_evalharness.tasks.zs_retrieval.data import captioned_images, count_images, data_hash
 from unveil_evalharness.tasks.zs_retrieval.model import to_tensor
 
@@ -37,6 +38,11 @@ def test_the_count_is_known_beforehand(caption_shards, coco_captions):
         assert count_images(root, limit=None) == len(list(captioned_images(root, limit=None))) == number
         assert count_images(root, limit=2) == 2
         assert count_images(root, limit=50) == number
+
+
+def test_the_task_says_how_many_images_it_evaluates(caption_shards):
+    task = load_task("zs_retrieval")
+    assert task.num_images(caption_shards, task.protocol("full")) == 8
 
 
 def test_coco_captions_come_by_annotation_id_and_only_captioned_images(coco_captions):

@@ -1,5 +1,6 @@
 """Zero-shot classification on a real checkpoint, against open_clip's own classifier and scikit-learn."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import unveil_backbones
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
 from unveil_evalharness.errors import ProtocolError, UnknownSuiteError
 from unveil_evalharness.task import TaskContext
-from unveil_evalharness.tasks import load_task
+from unveil_evalharness.tasks import DEFAULT_TASKS, TASK_GROUPS, TASK_NAMES, expand, load_task
 from unveil_evalharness.tasks.zs_classification.config import ZeroShotProtocol
 from unveil_evalharness.tasks.zs_classification.metrics import class_vectors, nearest_classes
 from unveil_evalharness.tasks.zs_classification.model import PairEmbedder, embed_classes
@@ -155,6 +156,21 @@ def test_every_data_set_is_a_task_with_a_name_and_a_protocol_of_its_own(mae_chec
     assert {task.name: task.protocol("full").border for task in tasks if task.protocol("full").border} == {
         "zs_objectnet": 2
     }
+
+
+def test_the_number_of_images_is_known_before_they_are_read(colours):
+    task = load_task("zs_classification")
+    assert task.num_images(colours, task.protocol("full")) == 24
+    few = dataclasses.replace(task.protocol("full"), max_images=5)
+    assert task.num_images(colours, few) == 5
+
+
+def test_groups_stand_for_their_tasks_and_published_sets_are_not_asked_of_everybody():
+    assert expand(["robustness", "zs_imagenet_a", "knn"]) == (*[name for name in TASKS if name[-2:] != "80"], "knn")
+    assert {"zs_retrieval", "zs_classification"} <= set(DEFAULT_TASKS)
+    assert not {"zs_imagenet_a", "zs_retrieval_coco", "zs_classification_80"} & set(DEFAULT_TASKS)
+    for members in TASK_GROUPS.values():
+        assert set(members) <= set(TASK_NAMES)
 
 
 def test_impossible_protocols_and_unknown_suites_are_refused():

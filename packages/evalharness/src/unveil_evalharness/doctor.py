@@ -15,7 +15,7 @@ from unveil_evalharness.datacheck import check_data
 from unveil_evalharness.errors import DependencyError, one_line
 from unveil_evalharness.findings import Finding
 from unveil_evalharness.task import Task
-from unveil_evalharness.tasks import TASK_NAMES, load_task
+from unveil_evalharness.tasks import DEFAULT_TASKS, expand, load_task
 
 __all__ = ["DoctorOptions", "examine", "main"]
 
@@ -34,7 +34,7 @@ class DoctorOptions:
 
     data_root: Path | None = None
     """Also look through the data of the tasks."""
-    tasks: tuple[str, ...] = TASK_NAMES
+    tasks: tuple[str, ...] = DEFAULT_TASKS
     """Tasks that shall run here, separated by commas."""
     json: bool = False
     """Print the findings as JSON."""
@@ -58,7 +58,7 @@ def examine(options: DoctorOptions, *, load: Callable[[str], Task] = load_task) 
     Raises:
         UnknownTaskError: `options.tasks` names an unknown task.
     """
-    tasks = [load(name) for name in dict.fromkeys(options.tasks)]
+    tasks = [load(name) for name in expand(options.tasks)]
     findings = [Finding(subject="python", state="ok", detail=f"{platform.python_version()} on {platform.platform()}")]
     findings += [_torch(), _torchvision(), _imported("timm", "timm")]
     needed = {name for task in tasks for name in task.requires}

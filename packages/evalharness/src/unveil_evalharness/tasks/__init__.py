@@ -1,14 +1,14 @@
 """The downstream tasks by name, and tasks of the user's own by import path; each is imported when it is asked for."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from types import MappingProxyType
 
 from unveil_evalharness.errors import UnknownTaskError, one_line
 from unveil_evalharness.task import Task
 
-__all__ = ["TASKS", "TASK_NAMES", "load_task"]
+__all__ = ["DEFAULT_TASKS", "TASKS", "TASK_GROUPS", "TASK_NAMES", "expand", "load_task"]
 
 _HERE = "unveil_evalharness.tasks"
 
@@ -22,11 +22,46 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "zs_retrieval": f"{_HERE}.zs_retrieval.task:ZeroShotRetrieval",
         "zs_retrieval_coco": f"{_HERE}.zs_retrieval.task:CocoRetrieval",
         "zs_retrieval_flickr30k": f"{_HERE}.zs_retrieval.task:FlickrRetrieval",
+        "zs_classification": f"{_HERE}.zs_classification.task:ZeroShotClassification",
+        "zs_classification_80": f"{_HERE}.zs_classification.task:ZeroShotClassification80",
+        "zs_imagenet_v2": f"{_HERE}.zs_classification.task:ZeroShotImagenetV2",
+        "zs_imagenet_a": f"{_HERE}.zs_classification.task:ZeroShotImagenetA",
+        "zs_imagenet_r": f"{_HERE}.zs_classification.task:ZeroShotImagenetR",
+        "zs_imagenet_sketch": f"{_HERE}.zs_classification.task:ZeroShotImagenetSketch",
+        "zs_objectnet": f"{_HERE}.zs_classification.task:ZeroShotObjectnet",
     }
 )
 """Where the class of each task is."""
 
 TASK_NAMES: tuple[str, ...] = tuple(TASKS)
+
+TASK_GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "retrieval": ("zs_retrieval_coco", "zs_retrieval_flickr30k"),
+        "robustness": (
+            "zs_classification",
+            "zs_imagenet_v2",
+            "zs_imagenet_a",
+            "zs_imagenet_r",
+            "zs_imagenet_sketch",
+            "zs_objectnet",
+        ),
+    }
+)
+"""Names that stand for several tasks, each over a data set of its own."""
+
+DEFAULT_TASKS: tuple[str, ...] = tuple(
+    name
+    for name in TASKS
+    if name == "zs_classification"
+    or name not in {"zs_classification_80", *(member for group in TASK_GROUPS.values() for member in group)}
+)
+"""What is evaluated when no task is named: those that read ``imagenet/``, ``coco/``, ``ade20k/`` and any captions."""
+
+
+def expand(names: Iterable[str]) -> tuple[str, ...]:
+    """Names with every group's members in its place, each once."""
+    return tuple(dict.fromkeys(member for name in names for member in TASK_GROUPS.get(name, (name,))))
 
 
 def load_task(name: str) -> Task:
@@ -41,7 +76,8 @@ def load_task(name: str) -> Task:
         nearest = difflib.get_close_matches(name, TASK_NAMES, n=2, cutoff=0.4)
         hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
         raise UnknownTaskError(
-            f"unknown task {name!r}{hint} (tasks: {', '.join(TASK_NAMES)}; one of your own: package.module:ClassName)"
+            f"unknown task {name!r}{hint} (tasks: {', '.join(TASK_NAMES)}; groups: {', '.join(TASK_GROUPS)}; "
+            "one of your own: package.module:ClassName)"
         )
     return _imported(path, module_name, class_name)
 

@@ -65,6 +65,10 @@ class ZeroShotClassification:
         """See `data.data_hash`."""
         return data_hash(data_root, self.data_set)
 
+    def num_images(self, data_root: Path, protocol: ZeroShotProtocol) -> int:
+        """Images of the set, at most as many as the protocol takes."""
+        return len(read_set(data_root, protocol.data_set).limited(protocol.max_images).images.images)
+
     def run(self, context: TaskContext) -> TaskResult:
         """Embeds class names and images once. No metric depends on the batch size."""
         from unveil_evalharness.tasks.zs_classification.model import PairEmbedder, embed_classes

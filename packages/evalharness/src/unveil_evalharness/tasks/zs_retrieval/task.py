@@ -66,6 +66,15 @@ class ZeroShotRetrieval:
         """See `data.data_hash`."""
         return data.data_hash(data_root, self.source)
 
+    def num_images(self, data_root: Path, protocol: RetrievalProtocol) -> int:
+        """Captioned images."""
+        del protocol
+        return data.count_images(data_root, limit=None, source=self.source)
+
+    def num_images(self, data_root: Path, protocol: RetrievalProtocol) -> int:
+        """All images of the set that the protocol names."""
+        return data.count_images(data_root, limit=None, source=protocol.source)
+
     def run(self, context: TaskContext) -> TaskResult:
         """Embeds everything once, then counts ranks. No metric depends on the batch size."""
         from unveil_evalharness.tasks.zs_retrieval.model import PairEmbedder
