@@ -8,8 +8,11 @@ import pytest
 from unveil_evalharness.errors import DataError, GateError, ProtocolError, UnknownSuiteError
 from unveil_evalharness.fingerprint import fingerprint
 from unveil_evalharness.task import SUITES
-from unveil_evalharness.tasks.coco_det.config import HeadSizes, full_protocol, quick_protocol
+from unveil_evalharness.tasks.coco_det.config import HeadSizes
+from unveil_evalharness.tasks.coco_det.metrics import metric_from_samples
+from unveil_evalharness.tasks.coco_det.protocols import SCHEDULES, protocol_for, quick_protocol
 from unveil_evalharness.tasks.coco_det.task import CocoDetection
+from unveil_evalharness.tasks.dense.training import Schedule
 
 pytest.importorskip("mmdet")
 pytestmark = pytest.mark.mm
@@ -30,7 +33,12 @@ def tiny():
         region_samples=8,
     )
     return dataclasses.replace(
-        quick_protocol(), image_size=64, batch_size=2, max_iters=2, warmup_iters=0, heads=heads, num_resamples=5
+        quick_protocol(),
+        image_size=64,
+        batch_size=2,
+        schedule=Schedule(max_iters=2, warmup_iters=0),
+        heads=heads,
+        num_resamples=5,
     )
 
 
@@ -39,15 +47,24 @@ def test_a_short_run_reports_everything(coco_root, tiny, make_context, capsys, e
     context, lines = make_context(coco_root, tiny, encoder=encoder)
     before = {name: tensor.clone() for name, tensor in context.checkpoint.encoder.state_dict().items()}
     result = CocoDetection().run(context)
-    assert [metric.name for metric in result.metrics] == ["coco_det.bbox_mAP", "coco_det.segm_mAP"]
-    for metric in result.metrics:
-        assert 0 <= metric.value <= 1
-        assert metric.baseline == 0.0
-        assert metric.n == 4
-        assert metric.standard_error is not None
+    assert [metric.name for metric in result.metrics] == [spec.name for spec in CocoDetection().metrics]
+    measured = {metric.name.removeprefix("coco_det."): metric for metric in result.metrics}
+    for name in ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "segm_mAP", "segm_mAP_50", "segm_mAP_75"):
+        assert 0 <= measured[name].value <= 1
+        assert measured[name].baseline == 0.0
+        assert measured[name].n == 4
+        assert measured[name].standard_error is not None
+    # Squares of 16 to 29 pixels a side are small; there is no large object to measure.
+    assert (measured["bbox_mAP_s"].n, measured["bbox_mAP_l"].n) == (3, 0)
+    assert measured["segm_mAP_l"].standard_error is None
     assert result.load_coverage == 1.0
     assert result.samples is not None
     assert sorted(result.samples["num_objects"]) == [0, 1, 1, 1]
+    assert len(result.gallery) == 4
+    assert all(picture.encoded.startswith(b"\xff\xd8") for picture in result.gallery)
+    assert result.tables["per_class"]["class"].to_list() == ["red", "blue"]
+    again = metric_from_samples(result.samples)
+    assert all(again[name] == pytest.approx(measured[name].value, abs=1e-12) for name in again)
     assert capsys.readouterr().out == ""  # standard output belongs to the result table
     assert all(before[name].equal(tensor) for name, tensor in context.checkpoint.encoder.state_dict().items())
     assert lines == []
@@ -151,24 +168,44 @@ def test_pixels_are_normalised_as_in_pre_training(coco_root, tiny, load_checkpoi
 
 def test_protocols_differ_and_build():
     task = CocoDetection()
-    prints = {fingerprint(task.name, task.version, task.protocol(suite)) for suite in SUITES}
-    assert len(prints) == 3
-    with pytest.raises(UnknownSuiteError, match="'huge'; use one of quick, short, full"):
+    names = (*SUITES, "1x", "3x")
+    prints = {fingerprint(task.name, task.version, task.protocol(name)) for name in names}
+    assert len(prints) == 5
+    assert task.protocol("full") == task.protocol("100ep")
+    assert all(task.expected_time(name) for name in (*SUITES, *SCHEDULES))
+    with pytest.raises(UnknownSuiteError, match="'huge'; use one of quick, short, full, 1x, 3x, 100ep"):
         task.protocol("huge")
     with pytest.raises(ProtocolError, match="multiple of 32"):
         dataclasses.replace(quick_protocol(), image_size=100)
 
 
+@pytest.mark.parametrize(
+    ("name", "batch", "epochs", "drops"), [("1x", 16, 12, (8, 11)), ("3x", 16, 36, (27, 33)), ("100ep", 64, 100, None)]
+)
+def test_schedules_are_the_published_ones(name, batch, epochs, drops):
+    """COCO's train2017 has 118,287 images, 117,266 of them with objects."""
+    protocol = protocol_for(name)
+    schedule = protocol.schedule
+    assert protocol.batch_size == batch
+    seen = schedule.max_iters * batch / epochs
+    assert seen == pytest.approx(117_266, abs=16) if drops else 117_266 < seen < 118_287
+    ends = [step / schedule.max_iters * epochs for step in schedule.milestones]
+    assert ends == pytest.approx(drops or (100 * 8 / 9, 96.3), abs=0.01)
+
+
 @pytest.mark.slow
-def test_the_full_protocol_builds(coco_root, load_checkpoint, tmp_path):
+@pytest.mark.parametrize(("name", "encoder"), [("100ep", "swinv2_tiny"), ("100ep", "vit_tiny"), ("1x", "vit_tiny")])
+def test_published_protocols_build(coco_root, load_checkpoint, tmp_path, name, encoder):
+    from torch import nn
     from unveil_evalharness.compat import third_party_warnings
     from unveil_evalharness.engine.session import session
     from unveil_evalharness.tasks.coco_det import annotations
 
-    protocol = full_protocol()
-    checkpoint = load_checkpoint("swinv2_tiny")
+    protocol = protocol_for(name)
+    checkpoint = load_checkpoint(encoder)
     with session(scope="mmdet", work_dir=tmp_path, seed=0), third_party_warnings():
         from unveil_evalharness.tasks.coco_det import data, model
+        from unveil_evalharness.tasks.dense.norm import LayerNorm2d
 
         split = annotations.read_split(coco_root, "train")
         files = annotations.write_split(split, tmp_path / "t.json", sizes=(), with_objects=True, log=print)
@@ -179,13 +216,44 @@ def test_the_full_protocol_builds(coco_root, load_checkpoint, tmp_path):
         padded = detector.data_preprocessor(batch, training=True)
     assert tuple(padded["inputs"].shape) == (1, 3, 1024, 1024)
     assert detector.roi_head.mask_head.conv_logits.out_channels == 80
-    assert task_plan(protocol).max_iters == 184_375
+    box, vitdet = detector.roi_head.bbox_head, name == "100ep"
+    assert (len(box.shared_convs), len(box.shared_fcs)) == ((4, 1) if vitdet else (0, 2))
+    norms = [module for module in detector.modules() if isinstance(module, LayerNorm2d)]
+    # Neck: two a level of ViTDet, four lateral and four output ones of the FPN; box head 4, mask head 4.
+    assert len(norms) == (16 if vitdet else 0)
+    convolutions = [module for module in detector.rpn_head.modules() if isinstance(module, nn.Conv2d)]
+    assert len(convolutions) == (4 if vitdet else 3)
 
 
-def task_plan(protocol):
-    from unveil_evalharness.tasks.coco_det.task import _training_plan
+def test_a_neck_of_ones_by_hand():
+    """One level of the neck without norms is a 1 × 1 and a 3 × 3 convolution; the fifth map skips every other cell."""
+    import torch
+    from unveil_evalharness import compat
 
-    return _training_plan(protocol, accumulate=1)
+    compat.install()
+    with compat.third_party_warnings():
+        from unveil_evalharness.tasks.coco_det.neck import SimpleNeck
+    neck = SimpleNeck([2] * 4, 1, layer_norm=False)
+    with torch.no_grad():
+        for parameter in neck.parameters():
+            parameter.fill_(1.0 if parameter.ndim > 1 else 0.0)
+    maps = [torch.full((1, 2, 2**power, 2**power), 3.0) for power in (5, 4, 3, 2)]
+    levels = neck(maps)
+    assert [tuple(level.shape[-2:]) for level in levels] == [(32, 32), (16, 16), (8, 8), (4, 4), (2, 2)]
+    # 2 channels of 3 sum to 6; nine neighbours inside make 54, four at a corner 24.
+    assert levels[0][0, 0, 5, 5] == 54.0
+    assert levels[0][0, 0, 0, 0] == 24.0
+    assert levels[4][0, 0].tolist() == levels[3][0, 0, ::2, ::2].tolist()
+
+
+def test_layer_norm_of_a_map_normalises_each_cell():
+    import torch
+    from unveil_evalharness.tasks.dense.norm import LayerNorm2d
+
+    features = torch.randn(2, 6, 3, 5, generator=torch.Generator().manual_seed(0))
+    found = LayerNorm2d(6)(features)
+    mean, deviation = features.mean(dim=1, keepdim=True), features.std(dim=1, keepdim=True, unbiased=False)
+    torch.testing.assert_close(found, (features - mean) / deviation, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -198,7 +266,8 @@ def test_it_learns_what_it_is_shown(coco_root, make_context, encoder):
     (validation / "val2017").rename(validation / "unused")
     (validation / "train2017").rename(validation / "val2017")
     (validation / "train2017").symlink_to(validation / "val2017", target_is_directory=True)
-    protocol = dataclasses.replace(quick_protocol(), image_size=64, batch_size=4, max_iters=60)
+    schedule = dataclasses.replace(quick_protocol().schedule, max_iters=60)
+    protocol = dataclasses.replace(quick_protocol(), image_size=64, batch_size=4, schedule=schedule)
     context, _ = make_context(coco_root, protocol, encoder=encoder)
     result = CocoDetection().run(context)
     assert result.metrics[0].value > 0.25

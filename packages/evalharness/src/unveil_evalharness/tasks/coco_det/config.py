@@ -1,12 +1,12 @@
-"""The detection protocol of each suite."""
+"""What a detection protocol consists of."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
-from unveil_evalharness.errors import ProtocolError, UnknownSuiteError
-from unveil_evalharness.task import SUITES
+from unveil_evalharness.engine.runner import Precision
+from unveil_evalharness.errors import ProtocolError
+from unveil_evalharness.tasks.dense.training import EncoderTuning, Schedule
 
-__all__ = ["DetectionProtocol", "HeadSizes", "full_protocol", "protocol_for", "quick_protocol", "short_protocol"]
+__all__ = ["DetectionProtocol", "HeadSizes"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,9 +16,17 @@ class HeadSizes:
     channels: int
     """Channels of the feature pyramid, the region proposal head and the mask head."""
     box_channels: int
-    """Width of the two fully connected layers of the box head."""
+    """Width of the fully connected layers of the box head."""
     num_mask_convs: int
     """3 × 3 convolutions of the mask head."""
+    num_proposal_convs: int = 1
+    """3 × 3 convolutions of the region proposal head."""
+    num_box_convs: int = 0
+    """3 × 3 convolutions of the box head before its fully connected layers."""
+    num_box_layers: int = 2
+    """Fully connected layers of the box head."""
+    layer_norm: bool = False
+    """LayerNorm over channels after each convolution of the neck and of the box and mask heads, as in ViTDet."""
     box_cells: int = 7
     """Cells per side of a region that the box head sees."""
     mask_cells: int = 14
@@ -51,19 +59,12 @@ class DetectionProtocol:
     """Use a fixed subset of this many validation images; None: all."""
     batch_size: int
     """Images per optimiser step."""
-    max_iters: int
-    """Optimiser steps."""
-    lr: float
-    """Peak learning rate of AdamW."""
-    weight_decay: float
-    layer_decay: float
-    """Learning-rate factor per encoder layer group from the last to the first."""
-    warmup_iters: int
-    drop_path: float
-    """Stochastic depth of the encoder."""
-    clip_norm: float | None
-    """Largest gradient norm; None does not clip."""
-    precision: Literal["float32", "float16", "bfloat16"]
+    schedule: Schedule
+    plain: EncoderTuning
+    """For encoders with one map, as a ViT: ViTDet's simple feature pyramid."""
+    hierarchical: EncoderTuning
+    """For encoders with four maps, as Swin: a feature pyramid network."""
+    precision: Precision
     """On CUDA; a CPU computes in float32."""
     heads: HeadSizes
     score_threshold: float = 0.05
@@ -80,87 +81,3 @@ class DetectionProtocol:
                 f"image_size must be a multiple of 32 and scale_range positive and ascending, got {self.image_size} "
                 f"and {self.scale_range}"
             )
-
-
-def quick_protocol() -> DetectionProtocol:
-    """A minute on one CPU core: small heads, 128 pixels, 400 training images, no augmentation but flips.
-
-    Meant for comparing checkpoints of small encoders with each other; its numbers compare with no published ones.
-    """
-    return DetectionProtocol(
-        image_size=128,
-        scale_range=(1.0, 1.0),
-        num_train_images=400,
-        num_val_images=100,
-        batch_size=4,
-        max_iters=180,
-        lr=1e-3,
-        weight_decay=0.05,
-        layer_decay=1.0,
-        warmup_iters=10,
-        drop_path=0.0,
-        clip_norm=1.0,
-        precision="float32",
-        heads=HeadSizes(
-            channels=64,
-            box_channels=128,
-            num_mask_convs=2,
-            mask_cells=8,
-            anchor_scale=4.0,
-            proposals_before_nms=128,
-            train_proposals=64,
-            test_proposals=64,
-            rpn_samples=64,
-            region_samples=32,
-        ),
-        max_detections=50,
-    )
-
-
-def full_protocol() -> DetectionProtocol:
-    """Mask R-CNN fine-tuning of plain and hierarchical encoders as in ViTDet (Li et al. 2022, arXiv 2203.16527).
-
-    From its appendix and the authors' detectron2 configs (``projects/ViTDet``): 1024 pixels, large-scale jitter
-    0.1 to 2.0 (Ghiasi et al. 2021), 100 epochs at batch 64 (184,375 steps), AdamW 1e-4, weight decay 0.1, layer
-    decay 0.7, drop path 0.1, 250 warm-up steps. Two things differ: the learning rate falls along a cosine instead
-    of two steps of 0.1 at 89 % and 96 %, and the heads are the plain ones of mmdet's ``mask-rcnn_r50_fpn.py``.
-    The SimMIM data-scaling study (arXiv 2206.04664) states no values for its COCO runs.
-    """
-    return DetectionProtocol(
-        image_size=1024,
-        scale_range=(0.1, 2.0),
-        num_train_images=None,
-        num_val_images=None,
-        batch_size=64,
-        max_iters=184_375,
-        lr=1e-4,
-        weight_decay=0.1,
-        layer_decay=0.7,
-        warmup_iters=250,
-        drop_path=0.1,
-        clip_norm=1.0,
-        precision="bfloat16",
-        heads=HeadSizes(channels=256, box_channels=1024, num_mask_convs=4, proposals_before_nms=2000),
-    )
-
-
-def short_protocol() -> DetectionProtocol:
-    """About an hour on one GPU by estimate: the model of `full_protocol` at 512 pixels for 5,000 steps of 16 images."""
-    return replace(full_protocol(), image_size=512, batch_size=16, max_iters=5_000)
-
-
-def protocol_for(suite: str) -> DetectionProtocol:
-    """The protocol of a suite.
-
-    Raises:
-        UnknownSuiteError: for any name but those of `SUITES`.
-    """
-    match suite:
-        case "quick":
-            return quick_protocol()
-        case "short":
-            return short_protocol()
-        case "full":
-            return full_protocol()
-        case _:
-            raise UnknownSuiteError(f"coco_det has no suite {suite!r}; use one of {', '.join(SUITES)}")

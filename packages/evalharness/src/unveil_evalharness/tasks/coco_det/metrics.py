@@ -1,194 +1,139 @@
-"""COCO average precision with its sampling error, from the matches that pycocotools computes.
+"""COCO average precision with its sampling error, as pure functions of matched detections.
 
-pycocotools matches detections to objects per image and category (`read_matches`); average precision is then a
-function of those matches and of how often each image counts (`average_precision`). With every image once it equals
-``COCOeval.accumulate``; with bootstrap multiplicities (Efron) it gives resampled values, hence a standard error.
+`matching.read_matches` matches detections to objects per image and category; average precision is then a function of
+those matches and of how often each image counts. With every image once it equals ``COCOeval.accumulate``; with
+bootstrap multiplicities (Efron) it gives resampled values, hence a standard error.
 
-Shape legend: i images, d detections of one category (best score first), t overlap thresholds 0.50 … 0.95.
+Shape legend: i images, d detections of one category (best score first), t overlap thresholds 0.50 … 0.95, c categories.
 """
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, cast
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float, Int
+import polars.selectors as cs
+from jaxtyping import Float, Int
 
-__all__ = ["CategoryMatches", "Kind", "Matches", "average_precision", "per_image", "read_matches", "standard_error"]
+from unveil_evalharness.tasks.coco_det.matches import KINDS, Area, CategoryMatches, Kind, Matches, matches_from_samples
 
-Kind = Literal["bbox", "segm"]
+__all__ = ["AVERAGES", "averages", "metric_from_samples", "per_class", "precisions", "standard_errors"]
+
+AVERAGES: Mapping[str, tuple[Area, int | None]] = {
+    "mAP": ("all", None),
+    "mAP_50": ("all", 0),
+    "mAP_75": ("all", 5),
+    "mAP_s": ("small", None),
+    "mAP_m": ("medium", None),
+    "mAP_l": ("large", None),
+}
+"""COCO's averages as mmdet names them: sizes of objects, and the position of one threshold or None for their mean."""
 
 _RECALLS = np.linspace(0.0, 1.0, 101)  # COCO's interpolation points
-_MAX_DETECTIONS = 100  # per image and category, COCO's rule
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CategoryMatches:
-    """All detections of one category, best score first, and the objects to be found."""
+def precisions(
+    categories: Sequence[CategoryMatches], multiplicity: Int[np.ndarray, " i"] | None = None
+) -> Float[np.ndarray, "c t"]:
+    """Average precision of each category at each threshold; not a number where a category has no object.
 
-    image: Int[np.ndarray, " d"]
-    """Position of each detection's image."""
-    score: Float[np.ndarray, " d"]
-    hit: Bool[np.ndarray, "t d"]
-    """Whether the detection found an object at each threshold."""
-    counts: Bool[np.ndarray, "t d"]
-    """False where the detection is neither right nor wrong: it found a crowd."""
-    objects: Int[np.ndarray, " i"]
-    """Objects per image, crowds left out."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Matches:
-    """Matches of all categories."""
-
-    image_ids: tuple[int, ...]
-    file_names: tuple[str, ...]
-    categories: tuple[CategoryMatches, ...]
-
-
-def read_matches(annotation_file: Path, predictions: Path, kind: Kind) -> Matches:
-    """Matches predictions in COCO's result format against annotations.
+    The mean over 101 recall levels of the best precision at that recall or a higher one.
 
     Args:
-        annotation_file: COCO instances.
-        predictions: JSON list as ``CocoMetric`` writes it; may be empty.
-        kind: match by box or by mask overlap.
+        categories: matched detections.
+        multiplicity: how often each image counts; None: once.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    truth = COCO(str(annotation_file))
-    rows = json.loads(predictions.read_bytes())
-    if kind == "segm":
-        # With a box present pycocotools would take its area for the mask's.
-        rows = [{key: value for key, value in row.items() if key != "bbox"} for row in rows]
-    # pycocotools takes a list as well as a file name.
-    results = truth.loadRes(cast(Any, rows)) if rows else _no_results(truth)
-    evaluation = COCOeval(truth, results, kind)
-    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-    evaluation.params.maxDets = [_MAX_DETECTIONS]
-    evaluation.evaluate()
-    ids = [int(identity) for identity in evaluation.params.imgIds]
-    per_category = [
-        evaluation.evalImgs[start : start + len(ids)] for start in range(0, len(evaluation.evalImgs), len(ids))
-    ]
-    num_thresholds = len(evaluation.params.iouThrs)
-    return Matches(
-        image_ids=tuple(ids),
-        file_names=tuple(truth.imgs[identity]["file_name"] for identity in ids),
-        categories=tuple(_category(row, num_thresholds) for row in per_category),
-    )
+    return np.stack([_category_precisions(category, multiplicity) for category in categories])
 
 
-def _no_results(truth: Any) -> Any:
-    """``COCO.loadRes`` fails on an empty list."""
-    from pycocotools.coco import COCO
-
-    empty = COCO()
-    empty.dataset = {"images": truth.dataset["images"], "categories": truth.dataset["categories"], "annotations": []}
-    empty.createIndex()
-    return empty
-
-
-def _category(images: Sequence[Any], num_thresholds: int) -> CategoryMatches:
-    found = [(position, image) for position, image in enumerate(images) if image is not None]
-    objects = np.zeros(len(images), dtype=np.int64)
-    for position, image in found:
-        objects[position] = np.sum(np.asarray(image["gtIgnore"]) == 0)
-    none = np.zeros((num_thresholds, 0))
-    score = np.concatenate([np.empty(0), *(image["dtScores"] for _, image in found)])
-    # Stable, like pycocotools: equal scores keep the order of the images.
-    order = np.argsort(-score, kind="stable")
-    position = np.concatenate([np.empty(0, int), *(np.full(len(image["dtScores"]), at) for at, image in found)])
-    hit = np.concatenate([none, *(image["dtMatches"] for _, image in found)], axis=1) > 0
-    ignored = np.concatenate([none, *(image["dtIgnore"] for _, image in found)], axis=1) > 0
-    return CategoryMatches(
-        image=position[order],
-        score=score[order],
-        hit=(hit & ~ignored)[:, order],
-        counts=~ignored[:, order],
-        objects=objects,
-    )
-
-
-def average_precision(matches: Matches, multiplicity: Int[np.ndarray, " i"]) -> float:
-    """COCO's mean average precision with each image counted so often.
-
-    Mean over categories that have an object, over thresholds and over 101 recall levels of the best precision at
-    that recall or a higher one. Not a number where no category has an object.
-    """
-    values = [
-        _category_precision(category, multiplicity)
-        for category in matches.categories
-        if multiplicity @ category.objects > 0
-    ]
-    return float(np.mean(values)) if values else float("nan")
-
-
-def _category_precision(category: CategoryMatches, multiplicity: Int[np.ndarray, " i"]) -> float:
-    times = multiplicity[category.image]
+def _category_precisions(
+    category: CategoryMatches, multiplicity: Int[np.ndarray, " i"] | None
+) -> Float[np.ndarray, " t"]:
+    once = np.ones(len(category.objects), dtype=np.int64) if multiplicity is None else multiplicity
+    objects = once @ category.objects
+    if objects == 0:
+        return np.full(len(category.hit), np.nan)
+    times = once[category.image]
     right = np.cumsum(category.hit * times, axis=1)
     counted = np.cumsum(category.counts * times, axis=1)
-    recall = right / (multiplicity @ category.objects)
+    recall = right / objects
     precision = right / np.maximum(counted, 1)
     # The best precision at this recall or beyond.
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    total = 0.0
-    for row, best in zip(recall, envelope, strict=True):
+    result = np.zeros(len(recall))
+    for threshold, (row, best) in enumerate(zip(recall, envelope, strict=True)):
         reached = np.searchsorted(row, _RECALLS, side="left")
-        total += best[reached[reached < len(row)]].sum()
-    return total / (len(_RECALLS) * len(recall))
+        result[threshold] = best[reached[reached < len(row)]].sum() / len(_RECALLS)
+    return result
 
 
-def standard_error(matches: Matches, *, num_resamples: int, seed: int) -> float | None:
-    """Bootstrap standard error of `average_precision` over images.
+def averages(found: Mapping[Area, Matches], multiplicity: Int[np.ndarray, " i"] | None = None) -> dict[str, float]:
+    """`AVERAGES` over the categories that have objects; not a number where none has one of that size.
 
     Args:
-        matches: see `read_matches`.
+        found: matches by size, from `matching.read_matches`.
+        multiplicity: how often each image counts; None: once.
+    """
+    by_area = {area: precisions(matches.categories, multiplicity) for area, matches in found.items()}
+    return {name: _mean(by_area[area], position) for name, (area, position) in AVERAGES.items()}
+
+
+def _mean(values: Float[np.ndarray, "c t"], position: int | None) -> float:
+    chosen = values if position is None else values[:, position]
+    return float(np.nanmean(chosen)) if np.isfinite(chosen).any() else float("nan")
+
+
+def standard_errors(found: Mapping[Area, Matches], *, num_resamples: int, seed: int) -> dict[str, float | None]:
+    """Bootstrap standard errors of `averages` over images.
+
+    Args:
+        found: matches by size.
         num_resamples: how often the images are drawn anew, with replacement.
         seed: of the draws.
 
     Returns:
-        The standard deviation of the resampled values; None for fewer than two images or resamples.
+        Standard deviations of the resampled values; None for fewer than two images or defined values.
     """
-    num_images = len(matches.image_ids)
+    num_images = len(found["all"].image_ids)
     if min(num_images, num_resamples) < 2:
-        return None
+        return dict.fromkeys(AVERAGES)
     draws = np.random.default_rng(seed).multinomial(num_images, np.full(num_images, 1 / num_images), num_resamples)
-    values = np.array([average_precision(matches, draw) for draw in draws])
-    return float(np.nanstd(values, ddof=1))
+    resampled = [averages(found, draw) for draw in draws]
+    return {name: _deviation([one[name] for one in resampled]) for name in AVERAGES}
 
 
-def per_image(bbox: Matches, segm: Matches) -> pl.DataFrame:
-    """What happened in each image.
+def _deviation(values: Sequence[float]) -> float | None:
+    defined = np.array([value for value in values if np.isfinite(value)])
+    return float(np.std(defined, ddof=1)) if len(defined) > 1 else None
+
+
+def metric_from_samples(samples: pl.DataFrame) -> dict[str, float]:
+    """Average precision over all sizes from the table of `matches.per_image`; repeated rows count as often.
 
     Returns:
-        Columns ``image_id``, ``file_name``, ``num_objects``, ``num_detections``, ``best_score`` (null without
-        detection), ``bbox_found`` and ``segm_found``: objects found at an overlap of 0.5.
+        ``bbox_mAP``, ``bbox_mAP_50``, ``bbox_mAP_75`` and the same of ``segm``; not a number without any object.
     """
-    size = len(bbox.image_ids)
-    detections, best = np.zeros(size, dtype=np.int64), np.full(size, np.nan)
-    for category in bbox.categories:
-        np.add.at(detections, category.image, 1)
-        np.fmax.at(best, category.image, category.score)
-    return pl.DataFrame(
-        {
-            "image_id": bbox.image_ids,
-            "file_name": bbox.file_names,
-            "num_objects": np.sum([category.objects for category in bbox.categories], axis=0),
-            "num_detections": detections,
-            "best_score": best,
-            "bbox_found": _found(bbox),
-            "segm_found": _found(segm),
-        }
-    ).with_columns(pl.col("best_score").fill_nan(None))
+    result: dict[str, float] = {}
+    for kind in KINDS:
+        categories = matches_from_samples(samples, kind)
+        values = precisions(categories) if categories else np.full((1, 10), np.nan)
+        for name in ("mAP", "mAP_50", "mAP_75"):
+            result[f"{kind}_{name}"] = _mean(values, AVERAGES[name][1])
+    return result
 
 
-def _found(matches: Matches) -> Int[np.ndarray, " i"]:
-    found = np.zeros(len(matches.image_ids), dtype=np.int64)
-    for category in matches.categories:
-        np.add.at(found, category.image, category.hit[0].astype(np.int64))
-    return found
+def per_class(found: Mapping[Kind, Matches]) -> pl.DataFrame:
+    """Average precision of each category over all sizes.
+
+    Returns:
+        Columns ``class``, ``bbox_AP``, ``bbox_AP_50``, ``segm_AP``, ``segm_AP_50`` (null where the category has no
+        object), ``num_objects`` and ``num_images`` with such an object.
+    """
+    boxes = found["bbox"]
+    columns: dict[str, object] = {"class": boxes.names}
+    for kind, matches in found.items():
+        values = precisions(matches.categories)
+        columns[f"{kind}_AP"] = values.mean(axis=1)
+        columns[f"{kind}_AP_50"] = values[:, 0]
+    columns["num_objects"] = [int(one.objects.sum()) for one in boxes.categories]
+    columns["num_images"] = [int((one.objects > 0).sum()) for one in boxes.categories]
+    return pl.DataFrame(columns).with_columns(cs.float().fill_nan(None))

@@ -8,13 +8,18 @@ from torch import nn
 from unveil_backbones import Encoder, FeaturePyramid, Preprocessing
 
 from unveil_evalharness.tasks.coco_det.config import DetectionProtocol, HeadSizes
+from unveil_evalharness.tasks.coco_det.neck import SimpleNeck
 from unveil_evalharness.tasks.dense.backbone import PyramidBackbone
+from unveil_evalharness.tasks.dense.norm import LayerNorm2d
+from unveil_evalharness.tasks.dense.training import is_plain
 
 __all__ = ["build_detector"]
 
 _STRIDES = (4, 8, 16, 32)
 _MASK_THRESHOLD = 0.5
 _BYTE = 255.0  # pixel values of mm pipelines
+_NORM_EPSILON = 1e-6
+_NUM_LEVELS = 5  # strides 4 to 64
 
 
 def build_detector(
@@ -41,7 +46,7 @@ def build_detector(
             "pad_size_divisor": protocol.image_size,
         },
         backbone={"type": PyramidBackbone, "pyramid": pyramid},
-        neck={"type": "FPN", "in_channels": list(pyramid.channels), "out_channels": heads.channels, "num_outs": 5},
+        neck=_neck(pyramid, heads),
         rpn_head=_proposal_head(heads),
         roi_head=_region_head(heads, num_classes),
         train_cfg=_training(heads),
@@ -50,6 +55,18 @@ def build_detector(
     detector = MODELS.build(config)
     detector.init_weights()
     return detector
+
+
+def _neck(pyramid: FeaturePyramid, heads: HeadSizes) -> dict[str, Any]:
+    """ViTDet's neck for a plain encoder; for a hierarchical one a feature pyramid network (Lin et al. 2017)."""
+    sizes = {"in_channels": list(pyramid.channels), "out_channels": heads.channels}
+    if is_plain(pyramid.encoder):
+        return {"type": SimpleNeck, "layer_norm": heads.layer_norm, **sizes}
+    return {"type": "FPN", "num_outs": _NUM_LEVELS, "norm_cfg": _norm(heads), **sizes}
+
+
+def _norm(heads: HeadSizes) -> dict[str, Any] | None:
+    return {"type": LayerNorm2d, "eps": _NORM_EPSILON} if heads.layer_norm else None
 
 
 def _box_coder(*deviations: float) -> dict[str, Any]:
@@ -61,6 +78,7 @@ def _proposal_head(heads: HeadSizes) -> dict[str, Any]:
         "type": "RPNHead",
         "in_channels": heads.channels,
         "feat_channels": heads.channels,
+        "num_convs": heads.num_proposal_convs,
         "anchor_generator": {
             "type": "AnchorGenerator",
             "scales": [heads.anchor_scale],
@@ -86,8 +104,12 @@ def _region_head(heads: HeadSizes, num_classes: int) -> dict[str, Any]:
         "type": "StandardRoIHead",
         "bbox_roi_extractor": extractor(heads.box_cells),
         "bbox_head": {
-            "type": "Shared2FCBBoxHead",
+            "type": "ConvFCBBoxHead",
+            "num_shared_convs": heads.num_box_convs,
+            "num_shared_fcs": heads.num_box_layers,
             "in_channels": heads.channels,
+            "conv_out_channels": heads.channels,
+            "norm_cfg": _norm(heads),
             "fc_out_channels": heads.box_channels,
             "roi_feat_size": heads.box_cells,
             "num_classes": num_classes,
@@ -102,6 +124,7 @@ def _region_head(heads: HeadSizes, num_classes: int) -> dict[str, Any]:
             "num_convs": heads.num_mask_convs,
             "in_channels": heads.channels,
             "conv_out_channels": heads.channels,
+            "norm_cfg": _norm(heads),
             "num_classes": num_classes,
             "loss_mask": {"type": "CrossEntropyLoss", "use_mask": True, "loss_weight": 1.0},
         },

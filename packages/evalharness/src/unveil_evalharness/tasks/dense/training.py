@@ -39,8 +39,6 @@ class EncoderTuning:
 class Schedule:
     """How long to train and how the learning rate moves."""
 
-    batch_size: int
-    """Images per optimiser step."""
     max_iters: int
     """Optimiser steps."""
     warmup_iters: int
@@ -54,10 +52,10 @@ class Schedule:
     """Largest gradient norm; None does not clip."""
 
     def __post_init__(self) -> None:
-        if min(self.batch_size, self.max_iters) < 1 or max(self.milestones, default=0) >= self.max_iters:
+        if self.max_iters < 1 or max(self.milestones, default=0) >= self.max_iters:
             raise ProtocolError(
-                f"a schedule needs a batch and steps of at least 1 and milestones below its steps, got "
-                f"batch_size={self.batch_size}, max_iters={self.max_iters}, milestones={self.milestones}"
+                f"a schedule needs at least one step and milestones below its steps, got max_iters={self.max_iters}, "
+                f"milestones={self.milestones}"
             )
 
 
