@@ -46,9 +46,8 @@ class TrainingPlan:
     checkpoint_interval: int | None = None
     """Optimiser steps between two interim checkpoints from which an interrupted task resumes; 0 for none, None for
     twenty per run, but not more often than every hundred steps."""
-    probe_memory: bool = False
-    """Try a pass before training and raise `BatchTooLargeError` where the batch does not fit; tasks set it where
-    nobody asked for a batch size."""
+    probe_memory: bool = True
+    """Try a pass before training and raise `BatchTooLargeError` where the batch does not fit."""
     ema_decay: float = 0.0
     """Decay per step of the moving average of the weights that is evaluated in their place; 0 evaluates the weights."""
 

@@ -72,6 +72,10 @@ class ImagenetFineTune:
         """See `data.folder_hash`."""
         return folder_hash(data_root)
 
+    def num_images(self, data_root: Path, protocol: ImagenetProtocol) -> int:
+        """Validation images that the protocol tests."""
+        return len(balanced(read_folders(data_root)[1], protocol.max_val_images).images)
+
     def run(self, context: TaskContext) -> TaskResult:
         """Fine-tunes once and tests once.
 

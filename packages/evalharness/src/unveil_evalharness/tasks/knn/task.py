@@ -56,6 +56,10 @@ class NearestNeighbours:
         """See `unveil_evalharness.tasks.imagenet_ft.data.folder_hash`."""
         return folder_hash(data_root)
 
+    def num_images(self, data_root: Path, protocol: KnnProtocol) -> int:
+        """Validation images that the protocol tests."""
+        return len(splits(data_root, protocol, None)[1].images)
+
     def run(self, context: TaskContext) -> TaskResult:
         """Looks at every image once and lets the neighbours vote.
 

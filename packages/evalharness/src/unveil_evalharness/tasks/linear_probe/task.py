@@ -67,6 +67,10 @@ class LinearProbe:
         """See `unveil_evalharness.tasks.imagenet_ft.data.folder_hash`."""
         return folder_hash(data_root)
 
+    def num_images(self, data_root: Path, protocol: LinearProbeProtocol) -> int:
+        """Validation images that the protocol tests."""
+        return len(splits(data_root, protocol, None)[1].images)
+
     def run(self, context: TaskContext) -> TaskResult:
         """Trains and tests both layers.
 
