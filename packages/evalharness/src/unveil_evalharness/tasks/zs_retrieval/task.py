@@ -67,11 +67,6 @@ class ZeroShotRetrieval:
         return data.data_hash(data_root, self.source)
 
     def num_images(self, data_root: Path, protocol: RetrievalProtocol) -> int:
-        """Captioned images."""
-        del protocol
-        return data.count_images(data_root, limit=None, source=self.source)
-
-    def num_images(self, data_root: Path, protocol: RetrievalProtocol) -> int:
         """All images of the set that the protocol names."""
         return data.count_images(data_root, limit=None, source=protocol.source)
 
