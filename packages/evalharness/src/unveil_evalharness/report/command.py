@@ -27,6 +27,8 @@ class ReportOptions:
     """A published set instead of results, such as xie2023: the whole page without a checkpoint."""
     format: tuple[str, ...] = FORMATS
     """What to write: html, md, json, csv."""
+    figures: bool = True
+    """Also write each figure as SVG, for light and dark pages, and PNG."""
     output: Path = Path("report")
     """Folder to write."""
 
@@ -52,9 +54,9 @@ def main(options: ReportOptions) -> int:
     if options.published:
         from unveil_evalharness.report.published import make_published_report
 
-        report = make_published_report(options.published, options.output, formats=formats)
+        report = make_published_report(options.published, options.output, formats=formats, figures=options.figures)
     else:
-        report = make_report(split_paths(options.results), options.output, formats=formats)
+        report = make_report(split_paths(options.results), options.output, formats=formats, figures=options.figures)
     sys.stdout.write("\n".join(_lines(report)) + "\n")
     return 0
 

@@ -10,22 +10,22 @@ from unveil_evalharness.report.tables import Table, table_file
 __all__ = ["answer_lines", "table_lines", "to_markdown"]
 
 
-def to_markdown(content: Content) -> str:
+def to_markdown(content: Content, *, figures: bool = True) -> str:
     """The report; figures are links into ``figures/`` beside it, pictures of predictions are left to the page."""
     lines = [f"# {_escape(content.title)}", "", *answer_lines(content.answers), "", "## Results", ""]
     lines += _table(content.overview)
     for section in content.sections:
-        lines += _section(section)
+        lines += _section(section, figures=figures)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _section(section: Section) -> list[str]:
+def _section(section: Section, *, figures: bool) -> list[str]:
     lines = [f"## {_escape(section.title)}", ""]
     for paragraph in section.paragraphs:
         lines += [_escape(paragraph), ""]
     if section.answers:
         lines += [*answer_lines(section.answers), ""]
-    for figure in section.figures:
+    for figure in section.figures if figures else ():
         lines += [f"![{_escape(figure.title)}](figures/{figure.name}.svg)", ""]
     for gallery in section.galleries:
         lines += [f"- {_escape(gallery.title)}: {len(gallery.shots)} pictures, in report.html"]

@@ -9,7 +9,7 @@ import matplotlib.figure
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from unveil_evalharness.report.palette import (
     LIGHT,
@@ -24,11 +24,12 @@ from unveil_evalharness.report.palette import (
     svg_bytes,
 )
 from unveil_evalharness.report.plot import Figure, KeyEntry, Panel, Series
-from unveil_evalharness.report.scales import tick_text
+from unveil_evalharness.report.scales import Scale, tick_text, x_ticks
 
 __all__ = ["PaperFiles", "paper_files"]
 
 _MANY_POINTS = 20
+_WIDTH = 300.0
 _LINES: dict[str, Literal["-", ":", "--"]] = {"line": "-", "dotted": ":", "level": "--"}
 
 
@@ -46,6 +47,7 @@ def paper_files(figure: Figure) -> PaperFiles:
     """Draws the figure once; equal figures give equal bytes."""
     drawn = _draw(figure, LIGHT)
     svg = svg_bytes(drawn)
+    drawn.set_layout_engine("none")  # the layout of the SVG is kept: making it anew takes most of the time
     return PaperFiles(svg=svg, svg_dark=darkened(svg), png=png_bytes(drawn))
 
 
@@ -87,7 +89,9 @@ def _panel(axes: Axes, panel: Panel, theme: Theme) -> None:
     axes.set_xlabel(plain(panel.x_label), color=theme.ink)
     axes.set_ylabel(plain(panel.y_label), color=theme.ink)
     if panel.x_log:
-        axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+        values = [at for series in panel.series for at in series.x if at > 0]
+        axes.xaxis.set_major_locator(FixedLocator(x_ticks(panel, Scale.around(values, 0.0, _WIDTH, log=True))))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value, value)))
 
 

@@ -20,7 +20,7 @@ __all__ = ["make_published_report", "published_content"]
 _OVERFITTED_NOTE = "Over-fitted: a shorter run of the same model on the same data has a lower validation loss."
 
 
-def make_published_report(name: str, destination: Path, *, formats: Sequence[Format]) -> Report:
+def make_published_report(name: str, destination: Path, *, formats: Sequence[Format], figures: bool = True) -> Report:
     """Writes the report of a published set.
 
     Raises:
@@ -29,7 +29,9 @@ def make_published_report(name: str, destination: Path, *, formats: Sequence[For
     """
     table = read_published(name)
     content = published_content(name, table)
-    return write_content(content, destination, formats=formats, csv=table.write_csv, extra={"published": name})
+    return write_content(
+        content, destination, formats=formats, figures=figures, csv=table.write_csv, extra={"published": name}
+    )
 
 
 def published_content(name: str, table: polars.DataFrame) -> Content:

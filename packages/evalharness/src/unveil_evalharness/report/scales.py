@@ -3,10 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-__all__ = ["Scale", "tick_text"]
+from unveil_evalharness.report.plot import Panel
+
+__all__ = ["Scale", "tick_text", "x_ticks"]
 
 _PADDING = 0.06
+_ROOM, _MANY_TICKS = 36.0, 7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,3 +76,13 @@ def tick_text(value: float, step: float) -> str:
     decimals = max(0, -math.floor(math.log10(abs(step)) + 1e-9)) if step else 0
     text = f"{value:.{min(decimals, 8)}f}"
     return ("0" if float(text) == 0 else text).replace("-", "−")
+
+
+def x_ticks(panel: Panel, x: Scale) -> tuple[float, ...]:
+    """Ticks of the horizontal axis: on a logarithmic one the values themselves where they are few and well apart."""
+    if panel.x_log:
+        values = sorted({at for series in panel.series if series.style == "points" for at in series.x if at > 0})
+        apart = all(x(after) - x(before) >= _ROOM for before, after in pairwise(values))
+        if 2 <= len(values) <= _MANY_TICKS and apart:
+            return tuple(values)
+    return x.ticks(6)

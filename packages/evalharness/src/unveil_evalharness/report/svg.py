@@ -6,13 +6,13 @@ from html import escape
 from itertools import pairwise
 
 from unveil_evalharness.report.plot import MAX_POINTS, Figure, KeyEntry, Panel, Series
-from unveil_evalharness.report.scales import Scale, tick_text
+from unveil_evalharness.report.scales import Scale, tick_text, x_ticks
 
 __all__ = ["figure_html", "whole_words"]
 
 _HEIGHT = 300.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 12.0, 12.0, 46.0
-_NARROW, _WIDE = 430.0, 660.0
+_NARROW, _WIDE = 430.0, 480.0
 _RADIUS = 4.6
 
 
@@ -72,7 +72,7 @@ def _drawable(panel: Panel) -> list[tuple[float, float]]:
 def _grid(panel: Panel, x: Scale, y: Scale, width: float) -> str:
     bottom, right = _HEIGHT - _BOTTOM, width - _RIGHT
     parts = []
-    for ticks, scale, horizontal in ((y.ticks(5), y, True), (x.ticks(6), x, False)):
+    for ticks, scale, horizontal in ((y.ticks(5), y, True), (x_ticks(panel, x), x, False)):
         step = min((b - a for a, b in pairwise(ticks)), default=1.0)
         for tick in ticks:
             at, words = scale(tick), escape(tick_text(tick, tick if scale.log else step))

@@ -51,7 +51,9 @@ def write_report(output_paths: Sequence[Path], destination: Path) -> Path:
     return make_report(output_paths, destination).page
 
 
-def make_report(output_paths: Sequence[Path], destination: Path, *, formats: Sequence[Format] = FORMATS) -> Report:
+def make_report(
+    output_paths: Sequence[Path], destination: Path, *, formats: Sequence[Format] = FORMATS, figures: bool = True
+) -> Report:
     """`write_report` in chosen formats, also returning the content for whoever wants to print it."""
     evidence = read_evidence(output_paths)
     correlation = correlate_evidence(evidence)
@@ -60,6 +62,7 @@ def make_report(output_paths: Sequence[Path], destination: Path, *, formats: Seq
         content,
         destination,
         formats=formats,
+        figures=figures,
         csv=lambda: rows_csv(evidence.rows),
         extra=_extra(correlation),
     )
@@ -74,28 +77,29 @@ def write_content(
     destination: Path,
     *,
     formats: Sequence[Format],
+    figures: bool,
     csv: Callable[[], str],
     extra: dict[str, Any],
 ) -> Report:
-    """Writes `content` in the given formats; figures go with the page and with Markdown.
+    """Writes `content` in the given formats and, with `figures`, each figure as SVG and PNG beside them.
 
     Raises:
         OutputError: the destination cannot be written.
     """
     makers: dict[Format, Callable[[], str]] = {
         "html": lambda: to_html(content),
-        "md": lambda: to_markdown(content),
+        "md": lambda: to_markdown(content, figures=figures),
         "json": lambda: to_json(content, extra),
         "csv": csv,
     }
     files = {f"report.{name}": makers[name]().encode("utf-8") for name in FORMATS if name in formats}
     beside: dict[str, bytes] = {}
+    for figure in content.figures if figures else ():
+        drawn = paper_files(figure)
+        beside[f"figures/{figure.name}.svg"] = drawn.svg
+        beside[f"figures/{figure.name}.dark.svg"] = drawn.svg_dark
+        beside[f"figures/{figure.name}.png"] = drawn.png
     if {"html", "md"} & set(formats):
-        for figure in content.figures:
-            drawn = paper_files(figure)
-            beside[f"figures/{figure.name}.svg"] = drawn.svg
-            beside[f"figures/{figure.name}.dark.svg"] = drawn.svg_dark
-            beside[f"figures/{figure.name}.png"] = drawn.png
         for table in content.tables:
             if len(table.rows) > MAX_ROWS:
                 beside[table_file(table)] = table_csv(table).encode("utf-8")
