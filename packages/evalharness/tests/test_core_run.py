@@ -164,7 +164,11 @@ def test_a_failed_cell_is_tried_again_and_its_success_replaces_the_failure(optio
     ("task", "reason"),
     [
         (ToyTask(fails=DataError("x.jpg is damaged; replace it")), "x.jpg is damaged; replace it"),
-        (ToyTask(fails=MemoryError()), "MemoryError"),
+        (
+            ToyTask(fails=MemoryError()),
+            "out of memory even with 1 image(s) per pass (MemoryError); --batch-size cannot help: free memory or take a "
+            "machine with more",
+        ),
         (ToyTask(fails=SystemExit(3)), "SystemExit: 3"),
         (ToyTask(hash=""), "the toy's data is missing"),
         (ToyTask(value=float("nan")), "toy.score is nan (baseline 0.5): not a finite number"),

@@ -148,7 +148,7 @@ import sys
 from pathlib import Path
 from unveil_evalharness.cells import claim
 with claim(Path({str(lock)!r}), wait=False) as mine:
-    print(mine, flush=True)
+    print(mine is not None, flush=True)
     sys.stdin.read()
 """
     other = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -9,11 +9,11 @@ from unveil_evalharness.table import format_table, rows_as_json
 ROW = ResultRow(
     checkpoint="a",
     checkpoint_sha256="a" * 64,
-    label="mae vit_tiny",
+    label="mae vit",
     task="toy",
     task_version=3,
     suite="quick",
-    protocol="p",
+    protocol="0123abcd0123abcd",
     status="ok",
     metric="toy.score",
     main=True,
@@ -35,11 +35,11 @@ def test_the_table():
     rows[2] = replace(rows[2], baseline=None, standard_error=None)
     assert format_table(rows) == "\n".join(
         [
-            "| Checkpoint   | Task  | Version | Metric |   |   Value |   | Stderr | Baseline |  n | Status |",
-            "|--------------|-------|--------:|--------|---|--------:|---|-------:|---------:|---:|--------|",
-            "| mae vit_tiny | toy   |       3 | score  | ↑ |  0.5000 | ± | 0.0312 |   0.2500 | 40 | ok     |",
-            "|              |       |         | loss   | ↓ | 12.3457 | ± |    N/A |          | 40 | ok     |",
-            "| flip\\|x      | other |       3 |        |   |         |   |        |          |    | failed |",
+            "| Checkpoint | Task  | Version | Protocol | Metric |   |   Value |   | Stderr | Baseline |  n | Status |",
+            "|------------|-------|--------:|----------|--------|---|--------:|---|-------:|---------:|---:|--------|",
+            "| mae vit    | toy   |       3 | 0123abcd | score  | ↑ |  0.5000 | ± | 0.0312 |   0.2500 | 40 | ok     |",
+            "|            |       |         |          | loss   | ↓ | 12.3457 | ± |    N/A |          | 40 | ok     |",
+            "| flip\\|x    | other |       3 | 0123abcd |        |   |         |   |        |          |    | failed |",
         ]
     )
 
@@ -60,9 +60,50 @@ def test_limited_and_not_applicable_rows_say_so():
     assert status_of(replace(ROW, status="not_applicable", value=None)) == "not applicable"
 
 
-def test_a_seed_column_appears_with_several_seeds():
-    lines = format_table([ROW, replace(ROW, seed=1)]).splitlines()
-    assert [line.split("|")[4].strip() for line in lines] == ["Seed", "-----:", "0", "1"]
+def column(table, name):
+    header, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    return [line[header.index(name)] for line in lines]
+
+
+def test_several_seeds_have_a_column_and_a_mean_with_its_error_over_seeds():
+    rows = [replace(ROW, seed=seed, value=value) for seed, value in ((0, 0.5), (1, 0.52), (2, 0.54))]
+    table = format_table(rows)
+    assert column(table, "Seed") == ["0", "1", "2", "mean"]
+    assert column(table, "Value") == ["0.5000", "0.5200", "0.5400", "0.5200"]
+    # The standard deviation is 0.02; over the root of three seeds it is 0.01155.
+    assert column(table, "Stderr") == ["0.0312"] * 3 + ["0.0115"]
+    assert column(table, "Status")[-1] == "ok, over 3 seeds"
+
+
+def test_a_failed_seed_takes_no_part_in_the_mean_and_one_seed_has_none():
+    rows = [ROW, replace(ROW, seed=1, value=None, status="failed")]
+    assert column(format_table(rows), "Seed") == ["0", "1"]
+    table = format_table([*rows, replace(ROW, seed=2, value=0.7)])
+    assert column(table, "Value") == ["0.5000", "", "0.7000", "0.6000"]
+
+
+def test_the_means_of_two_checkpoints_stand_behind_their_own_seeds():
+    rows = [replace(ROW, label=label, seed=seed) for label in "ab" for seed in (0, 1)]
+    table = format_table([replace(row, checkpoint_sha256=row.label * 64) for row in rows])
+    assert column(table, "Checkpoint") == ["a", "", "", "b", "", ""]
+    assert column(table, "Seed") == ["0", "1", "mean"] * 2
+
+
+def test_repeats_are_one_line_with_the_spread_between_them():
+    rows = [ROW, replace(ROW, repeat=1, value=0.51), replace(ROW, metric="toy.loss")]
+    table = format_table(rows)
+    assert column(table, "Value") == ["0.5000", "0.5000"]
+    assert column(table, "A/A") == ["0.0100", ""]
+    assert "A/A" not in format_table([ROW])
+
+
+def test_numbers_of_two_protocols_never_share_a_column():
+    other = replace(ROW, protocol="feed" * 4, value=0.9)
+    first, second = format_table([ROW, other]).split("\n\nProtocols ")
+    assert first.startswith("Protocols toy 0123abcd0123abcd\n\n| Checkpoint")
+    assert second.startswith("toy feedfeedfeedfeed\n\n| Checkpoint")
+    assert "0.9000" not in first
+    assert "0.5000" not in second
 
 
 def test_another_checkpoint_with_the_same_task_repeats_the_task():

@@ -11,7 +11,7 @@ from line_training import Line
 from line_training import train_line as run
 from unveil_evalharness.engine.runner import DivergedError
 from unveil_evalharness.engine.stream import seed_globals
-from unveil_evalharness.errors import DataError
+from unveil_evalharness.errors import BatchTooLargeError, DataError
 
 pytestmark = pytest.mark.mm
 
@@ -100,3 +100,14 @@ def test_an_error_in_a_loader_process_is_one_line(tmp_path):
     with pytest.raises(DataError) as caught:
         run(tmp_path, dataset=Broken(), max_iters=6, num_workers=1)
     assert str(caught.value) == "cannot decode 7.jpg; replace the file"
+
+
+class Huge(Line):
+    def __getitem__(self, index):
+        raise MemoryError
+
+
+def test_memory_that_runs_out_names_the_batch_to_try(tmp_path):
+    with pytest.raises(BatchTooLargeError, match="passes of 4 images do not fit: MemoryError") as caught:
+        run(tmp_path, dataset=Huge(), max_iters=6)
+    assert caught.value.fitting == 2

@@ -1,18 +1,23 @@
 """A regression small enough to train in a moment on the engine: a dataset, a model, a metric and one training."""
 
+import os
 import random
+import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from unveil_evalharness import compat
 from unveil_evalharness.engine.optim import OptimiserSettings
 from unveil_evalharness.engine.runner import TrainingPlan, train_and_evaluate
 from unveil_evalharness.engine.session import session
 from unveil_evalharness.engine.stream import keyed_loader
+from unveil_evalharness.task import Metric, MetricSpec, TaskResult
 
-__all__ = ["Line", "build_metric", "build_model", "collate", "train_line"]
+__all__ = ["Line", "LineProtocol", "LineTask", "build_metric", "build_model", "collate", "train_line"]
 
 
 class Line:
@@ -119,3 +124,63 @@ def train_line(
             hooks=hooks,
         )
     return metrics, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineProtocol:
+    max_iters: int = 12
+    checkpoint_interval: int = 5
+    batch_size: int = 4
+
+
+class LineTask:
+    """The regression as a task of the harness; `passes` are those of training in this process."""
+
+    name = "line"
+    version = 1
+    description = "a line"
+    metrics = (MetricSpec(name="line.error", main=True, higher_is_better=False),)
+    requires = ("mmengine",)
+
+    def __init__(self, *, kill_at=None):
+        self.kill_at = kill_at
+        self.passes = 0
+
+    def protocol(self, suite):
+        return LineProtocol()
+
+    def expected_time(self, suite):
+        return "a moment"
+
+    def not_applicable(self, manifest):
+        return None
+
+    def data_hash(self, data_root):
+        return "line"
+
+    def run(self, context):
+        metrics, _ = train_line(
+            context.work_dir,
+            seed=context.seed,
+            max_iters=context.protocol.max_iters,
+            checkpoint_interval=context.protocol.checkpoint_interval,
+            accumulate=4 // (context.batch_size or 4),
+            hooks=[self._hook()],
+        )
+        return TaskResult(
+            metrics=(Metric(name="line.error", value=metrics["error"], baseline=None, standard_error=None, n=10),)
+        )
+
+    def _hook(self):
+        compat.install()  # imports mmengine as a session does, without its warnings
+        from mmengine.hooks import Hook
+
+        task = self
+
+        class Killer(Hook):
+            def before_train_iter(self, runner, batch_idx, data_batch=None):
+                task.passes += 1
+                if runner.iter == task.kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        return Killer()
