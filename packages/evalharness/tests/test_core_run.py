@@ -166,8 +166,8 @@ def test_a_failed_cell_is_tried_again_and_its_success_replaces_the_failure(optio
         (ToyTask(fails=DataError("x.jpg is damaged; replace it")), "x.jpg is damaged; replace it"),
         (
             ToyTask(fails=MemoryError()),
-            "out of memory even with 1 image(s) per pass (MemoryError); --batch-size cannot help: free memory or take a "
-            "machine with more",
+            "out of memory even with 1 image(s) per pass (MemoryError); --batch-size cannot help: free memory or take "
+            "a machine with more",
         ),
         (ToyTask(fails=SystemExit(3)), "SystemExit: 3"),
         (ToyTask(hash=""), "the toy's data is missing"),
