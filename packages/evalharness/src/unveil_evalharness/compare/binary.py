@@ -4,13 +4,14 @@
 """
 
 import math
-from typing import cast
 
-from scipy import optimize, stats
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import stats
 
-__all__ = ["cohens_h", "mcnemar_mid_p", "mcnemar_worse", "tango_bound"]
+__all__ = ["cohens_h", "mcnemar_mid_p", "mcnemar_worse", "tango_bound", "tango_lower"]
 
-_ROUNDING = 1e-12
+_HALVINGS = 48
 
 
 def mcnemar_mid_p(gains: int, losses: int) -> float:
@@ -31,10 +32,7 @@ def mcnemar_worse(gains: int, losses: int) -> float:
 
 
 def tango_bound(gains: int, losses: int, n: int, *, confidence: float, upper: bool = False) -> float:
-    """One-sided confidence bound of the difference of two paired proportions (Tango 1998, equations 2 to 4).
-
-    It inverts the score test, so that it keeps its level where the outcomes hardly differ: without any discordant pair
-    the lower bound is ``-z² / (n + z²)`` and not 0.
+    """One-sided confidence bound of the difference of two paired proportions; see `tango_lower`.
 
     Args:
         gains: pairs that went from 0 to 1.
@@ -45,30 +43,37 @@ def tango_bound(gains: int, losses: int, n: int, *, confidence: float, upper: bo
     """
     if upper:
         return -tango_bound(losses, gains, n, confidence=confidence)
+    return float(tango_lower(np.array([gains]), np.array([losses]), n, confidence=confidence)[0])
+
+
+def tango_lower(
+    gains: Int[np.ndarray, " k"], losses: Int[np.ndarray, " k"], n: int, *, confidence: float
+) -> Float[np.ndarray, " k"]:
+    """Lower bounds by inverting the score test (Tango 1998, equations 2 to 4), for k outcomes of n pairs each.
+
+    They keep their level where outcomes hardly differ: without any discordant pair the bound is ``-z² / (n + z²)`` and
+    not 0.
+    """
     z = float(stats.norm.ppf(confidence))
-    estimate = (gains - losses) / n
-    if estimate <= -1.0:
-        return -1.0
-
-    def excess(difference: float) -> float:
-        return _score(gains, losses, n, difference) - z
-
-    # The score falls as the hypothetical difference rises: it is 0 at the estimate and grows without limit towards -1.
-    if excess(-1.0 + _ROUNDING) <= 0:
-        return -1.0
-    return cast(float, optimize.brentq(excess, -1.0 + _ROUNDING, estimate, xtol=_ROUNDING))
+    # The score falls as the hypothetical difference rises: it is 0 at the estimate and grows towards -1.
+    low, high = np.full(len(gains), -1.0), (gains - losses) / n
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        beyond = _score(gains, losses, n, middle) > z
+        low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
+    return low
 
 
-def _score(gains: int, losses: int, n: int, difference: float) -> float:
+def _score(gains: np.ndarray, losses: np.ndarray, n: int, difference: np.ndarray) -> np.ndarray:
     a = 2.0 * n
     b = -gains - losses + (2.0 * n - gains + losses) * difference
     c = -losses * difference * (1.0 - difference)
-    lost = (math.sqrt(max(0.0, b * b - 4.0 * a * c)) - b) / (2.0 * a)
+    lost = (np.sqrt(np.maximum(0.0, b * b - 4.0 * a * c)) - b) / (2.0 * a)
     variance = n * (2.0 * lost + difference * (1.0 - difference))
     distance = gains - losses - n * difference
-    if distance == 0.0:
-        return 0.0
-    return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance)
+    return np.divide(
+        distance, np.sqrt(np.maximum(variance, 0.0)), out=np.full_like(distance, np.inf), where=variance > 0
+    )
 
 
 def cohens_h(before: float, after: float) -> float:

@@ -7,6 +7,7 @@ probability `power` each when ``e (z_alpha + z_power) <= margin``.
 import math
 from dataclasses import dataclass
 
+import numpy as np
 from scipy import stats
 
 from unveil_evalharness.compare.difference import Contrast
@@ -83,10 +84,9 @@ def _runs_for(contrast: Contrast, target: float) -> int:
 
 def _runs(contrast: Contrast, items: float, margin: float, alpha: float, power: float) -> int:
     """The variance between runs falls with their number, and is known better; items stay as they are."""
-    for runs in range(2, _MOST_RUNS + 1):
-        seeds = _variance(contrast) * 2 / runs
-        freedom = (seeds + items**2) ** 2 / (seeds**2 / (2 * runs - 2)) if seeds > 0 else math.inf
-        reach = float(stats.t.isf(alpha, freedom) + stats.t.ppf(power, freedom))
-        if math.sqrt(seeds + items**2) * reach <= margin:
-            return runs
-    return 0
+    runs = np.arange(2, _MOST_RUNS + 1)
+    seeds = _variance(contrast) * 2 / runs
+    freedom = (seeds + items**2) ** 2 / (seeds**2 / (2 * runs - 2))
+    reach = stats.t.isf(alpha, freedom) + stats.t.ppf(power, freedom)
+    enough = np.sqrt(seeds + items**2) * reach <= margin
+    return int(runs[enough.argmax()]) if enough.any() else 0

@@ -136,7 +136,7 @@ def parse_policy(content: Mapping[str, Any], where: str) -> Policy:
     Raises:
         GateFileError: see `read_policy`.
     """
-    values = dict(_checked(Policy, content, where))
+    values = _checked(Policy, content, where)
     if values.get("multiple_testing", "holm") not in RULES:
         raise GateFileError(
             f"{where}: multiple_testing {values['multiple_testing']!r} is unknown"
@@ -166,8 +166,14 @@ def _named(kind: Callable[..., Any], values: Mapping[str, Any], where: str) -> A
         raise GateFileError(f"{where}: {error}") from error
 
 
-def _checked(kind: type[Any], content: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def _checked(kind: type[Any], content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The values of a table, whole numbers as floats where a field wants those.
+
+    Raises:
+        GateFileError: see `read_policy`.
+    """
     known = {one.name: one.type for one in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
     for name, value in content.items():
         if name not in known:
             raise GateFileError(f"{where}: unknown key {name!r}{nearest(name, sorted(known))}")
@@ -176,7 +182,8 @@ def _checked(kind: type[Any], content: Mapping[str, Any], where: str) -> Mapping
             raise GateFileError(f"{where}: {name} must be {words}, got {value!r}")
         if isinstance(value, list) and not all(isinstance(item, str) for item in value):
             raise GateFileError(f"{where}: {name} must be a list of text, got {value!r}")
-    return content
+        values[name] = float(value) if float in allowed else value
+    return values
 
 
 def _allowed(hint: Any) -> tuple[tuple[type, ...], str]:
