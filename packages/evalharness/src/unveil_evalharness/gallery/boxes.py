@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Num
 from PIL import Image, ImageDraw
 
 from unveil_evalharness.gallery.canvas import SIDE, ImageLike, fitted, font, to_image
@@ -16,7 +16,7 @@ _OPACITY = 0.45
 
 def draw_boxes(
     image: ImageLike,
-    boxes: Float[np.ndarray, "n 4"] | Sequence[Sequence[float]],
+    boxes: Num[np.ndarray, "n 4"] | Sequence[Sequence[float | int]],
     labels: Sequence[str] = (),
     *,
     scores: Sequence[float] = (),

@@ -125,7 +125,7 @@ def _overview(table: polars.DataFrame) -> Table:
     return Table(title="Published runs", header=header, rows=tuple(rows), num_text_columns=4)
 
 
-def _number(value: float | None, *, digits: int = 0, whole: bool = False) -> Cell:
+def _number(value: float | int | None, *, digits: int = 0, whole: bool = False) -> Cell:
     if value is None:
         return Cell(text="–")
     return Cell(text=count_text(int(value)) if whole else f"{value:.{digits}f}", value=float(value))
