@@ -20,7 +20,7 @@ def test_table_and_words_on_stdout(demo_study, capsys) -> None:
     assert run(demo_study.folder) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert lines[0].split()[:4] == ["metric", "loss", "n", "Spearman"]
+    assert lines[0].split()[:4] == ["metric", "against", "n", "Spearman"]
     row = next(line for line in lines if line.startswith("imagenet_ft.acc1") and "simmim" in line)
     assert row.split()[3] == "6"
     assert "refused: too_few_points" in out  # FLIP alone

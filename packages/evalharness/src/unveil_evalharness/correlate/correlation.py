@@ -98,7 +98,7 @@ def correlate(
         NotComparableError: `joint` was asked for checkpoints that may not share axes.
     """
     return correlate_evidence(
-        read_evidence(output_paths),
+        read_evidence(output_paths, with_passports=bool(x)),
         metrics=metrics,
         num_resamples=num_resamples,
         seed=seed,

@@ -1,16 +1,18 @@
 """What `evalharness run` left in its output folders: result rows and the manifest of each evaluated checkpoint."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from unveil_backbones.manifest import Manifest
 
 from unveil_evalharness.errors import ResultsError
 from unveil_evalharness.results import ResultRow, latest, read_rows
 
-__all__ = ["Evidence", "read_evidence", "split_paths"]
+__all__ = ["Evidence", "output_folder", "read_evidence", "read_manifests", "split_paths"]
 
 _SHORT = 12  # manifests are named by this many hex digits of the checkpoint's SHA-256
 
@@ -24,6 +26,8 @@ class Evidence:
     rows: tuple[ResultRow, ...]
     manifests: Mapping[str, Manifest]
     """By the checkpoint's SHA-256; a checkpoint whose manifest was not kept is absent."""
+    passports: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of losses that were measured again (task val_loss), by the checkpoint's SHA-256, where they were asked for."""
 
 
 def split_paths(values: Iterable[str]) -> tuple[Path, ...]:
@@ -38,14 +42,14 @@ def split_paths(values: Iterable[str]) -> tuple[Path, ...]:
     return paths
 
 
-def read_evidence(output_paths: Sequence[Path]) -> Evidence:
+def read_evidence(output_paths: Sequence[Path], *, with_passports: bool = False) -> Evidence:
     """Rows and manifests of the given output folders (or their ``results.jsonl``), later folders winning over earlier.
 
     Raises:
         ResultsError: a folder is missing, holds no rows, or holds a row or manifest this version cannot read.
     """
     rows: list[ResultRow] = []
-    folders = [_output_folder(path) for path in output_paths]
+    folders = [output_folder(path) for path in output_paths]
     for folder in folders:
         found = read_rows(folder / "results.jsonl")
         if not found:
@@ -54,15 +58,57 @@ def read_evidence(output_paths: Sequence[Path]) -> Evidence:
             )
         rows.extend(found)
     kept = tuple(latest(rows))
-    manifests: dict[str, Manifest] = {}
-    for sha256 in dict.fromkeys(row.checkpoint_sha256 for row in kept):
-        manifest = _find_manifest(folders, sha256)
-        if manifest is not None:
-            manifests[sha256] = manifest
-    return Evidence(outputs=tuple(str(path) for path in output_paths), rows=kept, manifests=manifests)
+    manifests = read_manifests(folders, [row.checkpoint_sha256 for row in kept])
+    return Evidence(
+        outputs=tuple(str(path) for path in output_paths),
+        rows=kept,
+        manifests=manifests,
+        passports=_read_passports(folders, kept) if with_passports else {},
+    )
 
 
-def _output_folder(path: Path) -> Path:
+def _read_passports(folders: Sequence[Path], rows: Sequence[ResultRow]) -> dict[str, dict[str, Any]]:
+    """The table ``passport`` of each checkpoint's first finished row that has one."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        name = row.tables.get("passport")
+        if row.status != "ok" or name is None or row.checkpoint_sha256 in found:
+            continue
+        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        if path is not None:
+            found[row.checkpoint_sha256] = _read_passport(path)
+    return found
+
+
+def _read_passport(path: Path) -> dict[str, Any]:
+    import polars as pl
+
+    try:
+        table = pl.read_parquet(path)
+        return {
+            name: value if name == "hash" else json.loads(value)
+            for name, value in table.select("field", "value").iter_rows()
+        }
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise ResultsError(f"cannot read {path}: {error}; evaluate val_loss again") from error
+
+
+def read_manifests(folders: Sequence[Path], checkpoints: Sequence[str]) -> dict[str, Manifest]:
+    """The manifests of checkpoints named by SHA-256, from the folders that hold a copy.
+
+    Raises:
+        ResultsError: a copy is damaged.
+    """
+    found = {sha256: _find_manifest(folders, sha256) for sha256 in dict.fromkeys(checkpoints)}
+    return {sha256: manifest for sha256, manifest in found.items() if manifest is not None}
+
+
+def output_folder(path: Path) -> Path:
+    """The folder of a path that may name its ``results.jsonl``.
+
+    Raises:
+        ResultsError: it is no output folder.
+    """
     folder = path.parent if path.name == "results.jsonl" else path
     if not folder.is_dir():
         raise ResultsError(f"no output folder at {folder}; give the folder passed to `evalharness run --output-path`")

@@ -4,36 +4,33 @@ The horizontal axis is a validation loss, so all its points have one passport; t
 points have one protocol fingerprint, one data hash and one ``--limit``. Such a set of points is a stratum.
 """
 
+import itertools
 import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from typing import Any
 
 from unveil_backbones.manifest import Manifest
 
 from unveil_evalharness.correlate.axis import Axis
+from unveil_evalharness.correlate.cells import Cell, Column, cells_of_rows, column_of, combine_seeds, run_of
 from unveil_evalharness.correlate.evidence import Evidence
-from unveil_evalharness.results import ResultRow
 
-__all__ = ["Column", "LeftOut", "Point", "Points", "column_of", "combine_seeds", "join", "mark_overfitted", "run_of"]
+__all__ = [
+    "Column",
+    "LeftOut",
+    "Point",
+    "Points",
+    "column_of",
+    "combine_seeds",
+    "join",
+    "join_cells",
+    "mark_overfitted",
+    "run_of",
+]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Column:
-    """What two metric values must share before they may stand in one column."""
-
-    task: str
-    metric: str
-    main: bool
-    unit: str
-    higher_is_better: bool
-    protocol: str
-    data_hash: str
-    limit: int | None
-    x: str = "validation loss"
-    """What stands on the other axis."""
-    lower_x_is_better: bool = True
+_LOSS_TASK = "val_loss"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,44 +93,6 @@ class Points:
     """By key: what the passport hashes of `strata` stand for."""
 
 
-def column_of(row: ResultRow) -> Column:
-    """The column a row belongs to."""
-    return Column(
-        task=row.task,
-        metric=row.metric,
-        main=row.main,
-        unit=row.unit,
-        higher_is_better=row.higher_is_better,
-        protocol=row.protocol,
-        data_hash=row.data_hash,
-        limit=row.limit,
-    )
-
-
-def run_of(row: ResultRow) -> str:
-    """The run folder a checkpoint lies in (``<run>/checkpoints/step_*``), or the checkpoint itself."""
-    path = Path(row.checkpoint)
-    return str(path.parent.parent) if path.parent.name == "checkpoints" else str(path)
-
-
-def combine_seeds(rows: Iterable[ResultRow]) -> tuple[float, float | None]:
-    """Mean value over seeds and its standard error.
-
-    Every seed is scored on the same evaluation items, so their sampling error does not average out over seeds. The
-    standard error is therefore the larger of the mean sampling error and the error of the mean over seeds; None when
-    neither is known.
-    """
-    measured = list(rows)
-    values = [row.value for row in measured if row.value is not None]
-    # Equal values are returned untouched: a mean could differ from them in the last bit and break a tie of ranks.
-    mean = values[0] if min(values) == max(values) else statistics.fmean(values)
-    errors = [row.standard_error for row in measured if row.standard_error is not None]
-    candidates = [statistics.fmean(errors)] if errors else []
-    if len(values) > 1:
-        candidates.append(statistics.stdev(values) / math.sqrt(len(values)))
-    return mean, max(candidates, default=None)
-
-
 def join(evidence: Evidence, *, x: str = "") -> Points:
     """Points of every stratum; failed and not applicable rows make none (the report lists them).
 
@@ -141,30 +100,40 @@ def join(evidence: Evidence, *, x: str = "") -> Points:
         evidence: rows and manifests.
         x: a task or metric whose values stand in place of the manifest's final loss, such as ``"val_loss"``.
     """
-    cells: dict[tuple[Column, str], list[ResultRow]] = {}
-    for row in evidence.rows:
-        if row.status == "ok":
-            cells.setdefault((column_of(row), row.checkpoint_sha256), []).append(row)
-    measured = _measured(cells, x) if x else {}
+    return join_cells(cells_of_rows(evidence.rows), evidence.manifests, x=x, passports=evidence.passports)
+
+
+def join_cells(
+    cells: Sequence[Cell],
+    manifests: Mapping[str, Manifest],
+    *,
+    x: str = "",
+    passports: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Points:
+    """`join` on cells; manifests, and passports of losses measured again, by SHA-256 of their checkpoints."""
+    measured = _measured(cells, x, passports or {}) if x else {}
+    losses = {} if x else {sha256: [_of_manifest(one)] for sha256, one in manifests.items() if _loss_fault(one) is None}
+    placed = measured if x else losses
     strata: dict[tuple[Column, str], list[Point]] = {}
     axes: dict[str, Axis] = {}
     left_out: list[LeftOut] = []
-    for (column, sha256), rows in cells.items():
-        if x in (column.metric, column.task):
+    seen: dict[tuple[Column, str], Column] = {}
+    for cell in cells:
+        if x in (cell.column.metric, cell.column.task):
             continue
-        manifest = evidence.manifests.get(sha256)
-        reason = _unusable(manifest, rows, needs_loss=not x)
-        if reason is None and x and sha256 not in measured:
-            reason = f"it has no result of {x}"
+        manifest = manifests.get(cell.sha256)
+        reason = _unusable(manifest, cell, x=x, is_placed=cell.sha256 in placed)
         if reason is not None:
-            left_out.append(LeftOut(label=rows[0].label, metric=column.metric, reason=reason))
+            left_out.append(LeftOut(label=cell.label, metric=cell.column.metric, reason=reason))
             continue
         assert manifest is not None
-        placed = measured[sha256] if x else [_of_manifest(manifest)]
-        for axis, loss, error in placed:
+        for axis, loss, error in placed[cell.sha256]:
             axes[axis.key] = axis
-            seen = replace(column, x=axis.name, lower_x_is_better=axis.lower_is_better)
-            strata.setdefault((seen, axis.key), []).append(_point(manifest, rows, loss, error))
+            column = seen.get((cell.column, axis.key))
+            if column is None:
+                column = replace(cell.column, x=axis.name, lower_x_is_better=axis.lower_is_better)
+                seen[cell.column, axis.key] = column
+            strata.setdefault((column, axis.key), []).append(_point(manifest, cell, loss, error))
     return Points(
         strata={key: mark_overfitted(points) for key, points in strata.items()}, left_out=tuple(left_out), axes=axes
     )
@@ -177,39 +146,37 @@ def _of_manifest(manifest: Manifest) -> tuple[Axis, float, float | None]:
 
 
 def _measured(
-    cells: Mapping[tuple[Column, str], list[ResultRow]], x: str
+    cells: Sequence[Cell], x: str, passports: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, list[tuple[Axis, float, float | None]]]:
     """The axis, value and standard error of each checkpoint (by SHA-256) in the results of a task or metric."""
     found: dict[str, list[tuple[Axis, float, float | None]]] = {}
-    for (column, sha256), rows in cells.items():
-        if column.metric != x and not (column.task == x and column.main):
+    for cell in cells:
+        column = cell.column
+        if (column.metric != x and not (column.task == x and column.main)) or not math.isfinite(cell.value):
             continue
-        if any(row.value is None or not math.isfinite(row.value) for row in rows):
-            continue
-        value, error = combine_seeds(rows)
-        fields = {
-            "objective": column.metric, "protocol": column.protocol, "data_hash": column.data_hash,
-            "limit": column.limit,
-        }  # fmt: skip
-        key = f"{column.metric} {column.protocol} {column.data_hash} {column.limit}"
-        name = "validation loss" if column.task == "val_loss" else column.metric
+        passport = passports.get(cell.sha256, {})
+        if column.task == _LOSS_TASK and not passport:
+            continue  # without it nobody knows what the loss may be compared with
+        fields = {"objective": column.metric, **passport, "protocol": column.protocol, "data_hash": column.data_hash,
+                  "limit": column.limit}  # fmt: skip
+        shared = passport.get("hash", column.metric)
+        key = f"{shared} {column.protocol} {column.data_hash} {column.limit}"
+        name = "validation loss" if column.task == _LOSS_TASK else column.metric
         axis = Axis(key=key, name=name, fields=fields, lower_is_better=not column.higher_is_better)
-        found.setdefault(sha256, []).append((axis, value, error))
+        found.setdefault(cell.sha256, []).append((axis, cell.value, cell.standard_error))
     return found
 
 
 def mark_overfitted(points: Sequence[Point]) -> tuple[Point, ...]:
     """Fills in `overfitted` and `setting_overfits`: is the loss higher than in a shorter run of the same setting?"""
-    settings: dict[str, list[Point]] = {}
-    for point in points:
-        if point.setting and point.step > 0:
-            settings.setdefault(point.setting, []).append(point)
     lowest_before: dict[tuple[str, int], float] = {}
-    for setting, members in settings.items():
-        lowest = math.inf
-        for step in sorted({member.step for member in members}):
-            lowest_before[setting, step] = lowest
-            lowest = min(lowest, *(member.loss for member in members if member.step == step))
+    lowest: dict[str, float] = {}
+    known = sorted((point.step, point.setting, point.loss) for point in points if point.setting and point.step > 0)
+    for step, members in itertools.groupby(known, key=lambda item: item[0]):
+        losses = [(setting, loss) for _, setting, loss in members]
+        lowest_before.update({(setting, step): lowest.get(setting, math.inf) for setting, _ in losses})
+        for setting, loss in losses:
+            lowest[setting] = min(loss, lowest.get(setting, math.inf))
     rose = [
         point.loss > lowest_before[point.setting, point.step] if (point.setting, point.step) in lowest_before else None
         for point in points
@@ -221,42 +188,43 @@ def mark_overfitted(points: Sequence[Point]) -> tuple[Point, ...]:
     )
 
 
-def _unusable(manifest: Manifest | None, rows: list[ResultRow], *, needs_loss: bool) -> str | None:
+def _unusable(manifest: Manifest | None, cell: Cell, *, x: str, is_placed: bool) -> str | None:
     if manifest is None:
         return "its manifest is not in the output folder"
-    if needs_loss and not manifest.val:
+    if not is_placed:
+        return f"it has no result of {x} (with its passport)" if x else _loss_fault(manifest)
+    return None if math.isfinite(cell.value) else "its value is not a finite number"
+
+
+def _loss_fault(manifest: Manifest) -> str | None:
+    if not manifest.val:
         return "it records no validation loss"
-    if needs_loss and manifest.passport is None:
+    if manifest.passport is None:
         return "its validation loss has no passport, so it cannot be compared with any other"
-    if needs_loss and not math.isfinite(manifest.val[-1].loss):
+    if not math.isfinite(manifest.val[-1].loss):
         return f"its final validation loss is {manifest.val[-1].loss}"
-    if any(row.value is None or not math.isfinite(row.value) for row in rows):
-        return "its value is not a finite number"
     return None
 
 
-def _point(manifest: Manifest, rows: list[ResultRow], loss: float, loss_error: float | None) -> Point:
-    value, standard_error = combine_seeds(rows)
-    baselines = [row.baseline for row in rows if row.baseline is not None]
-    values = [row.value for row in rows if row.value is not None]
-    model = manifest.encoder.name
+def _point(manifest: Manifest, cell: Cell, loss: float, loss_error: float | None) -> Point:
+    model, run = manifest.encoder.name, run_of(cell)
     controls = {"log params": manifest.num_parameters, "log steps": manifest.step}
     return Point(
-        checkpoint_sha256=rows[0].checkpoint_sha256,
-        label=rows[0].label,
-        run=run_of(rows[0]),
+        checkpoint_sha256=cell.sha256,
+        label=cell.label,
+        run=run,
         step=manifest.step,
         unique_samples=manifest.unique_samples,
         loss=loss,
         loss_standard_error=loss_error,
-        value=value,
-        value_standard_error=standard_error,
-        num_seeds=len({row.seed for row in rows}),
-        baseline=statistics.fmean(baselines) if baselines else None,
+        value=cell.value,
+        value_standard_error=cell.standard_error,
+        num_seeds=cell.num_seeds,
+        baseline=cell.baseline,
         model=model,
         data=f"{manifest.unique_samples} images",
         setting=f"{model} × {manifest.data_hash} × seed {manifest.seed}",
-        cluster=run_of(rows[0]),
+        cluster=run,
         controls={name: math.log(number) for name, number in controls.items() if number > 0},
-        value_seed_deviation=statistics.stdev(values) if len(values) > 1 else None,
+        value_seed_deviation=cell.seed_deviation,
     )

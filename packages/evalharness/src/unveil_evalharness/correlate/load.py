@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unveil_evalharness.correlate.evidence import Evidence, read_evidence
-from unveil_evalharness.correlate.join import LeftOut, Point, Points, column_of, combine_seeds, join
+from unveil_evalharness.correlate.cells import cells_of_rows, read_cells
+from unveil_evalharness.correlate.evidence import Evidence, output_folder, read_evidence, read_manifests
+from unveil_evalharness.correlate.join import LeftOut, Point, Points, join, join_cells
 from unveil_evalharness.correlate.reader import SUFFIXES, read_table
 from unveil_evalharness.correlate.statistics import MIN_POINTS
 from unveil_evalharness.correlate.table import Roles, points_of_table
@@ -16,7 +17,10 @@ from unveil_evalharness.parsing import nearest
 if TYPE_CHECKING:
     import polars
 
-__all__ = ["Source", "load"]
+__all__ = ["LARGE_BYTES", "Source", "load"]
+
+LARGE_BYTES = 2_000_000
+"""Results above this many bytes are read at once; below, that would take longer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +51,7 @@ def load(paths: Sequence[Path], *, published: str, roles: Roles) -> Source:
     folders = [path for path in paths if path not in tables]
     outputs = tuple(str(path) for path in paths)
     if not tables:
-        points = join(read_evidence(folders), x=roles.x)
+        points = _of_folders(folders, roles.x)
         return Source(points=_regrouped(points, roles), outputs=outputs)
     if len(tables) > 1:
         raise UsageError(f"give one table at a time, got {tables[0]} and {tables[1]}; put their rows into one file")
@@ -58,6 +62,17 @@ def load(paths: Sequence[Path], *, published: str, roles: Roles) -> Source:
         table = _with_results(read_summary(tables[0]), read_evidence(folders))
         roles = replace(roles, x=roles.x or "loss")
     return Source(points=points_of_table(table, _of_long(table, roles), source=str(tables[0])), outputs=outputs)
+
+
+def _of_folders(paths: Sequence[Path], x: str) -> Points:
+    """Small files are read row by row; large ones at once, and row by row only if something is wrong with them."""
+    folders = [output_folder(path) for path in paths]
+    files = [folder / "results.jsonl" for folder in folders]
+    is_large = sum(file.stat().st_size for file in files) > LARGE_BYTES
+    cells = read_cells(files) if is_large and not x else None
+    if cells is None:
+        return join(read_evidence(paths, with_passports=bool(x)), x=x)
+    return join_cells(cells, read_manifests(folders, [cell.sha256 for cell in cells]), x=x)
 
 
 def _of_long(table: "polars.DataFrame", roles: Roles) -> Roles:
@@ -95,18 +110,14 @@ def _with_results(summary: "polars.DataFrame", evidence: Evidence) -> "polars.Da
     """
     import polars as pl
 
-    cells: dict[tuple[object, str], list] = {}
-    for row in evidence.rows:
-        if row.status == "ok":
-            cells.setdefault((column_of(row), row.checkpoint_sha256), []).append(row)
     records = [
         {
-            "checkpoint_sha256": sha256, "metric": rows[0].metric, "value": combine_seeds(rows)[0],
-            "standard_error": combine_seeds(rows)[1], "baseline": rows[0].baseline, "protocol": rows[0].protocol,
-            "data_hash": rows[0].data_hash, "limit": rows[0].limit, "higher_is_better": rows[0].higher_is_better,
-            "unit": rows[0].unit,
+            "checkpoint_sha256": cell.sha256, "metric": cell.column.metric, "value": cell.value,
+            "standard_error": cell.standard_error, "baseline": cell.baseline, "protocol": cell.column.protocol,
+            "data_hash": cell.column.data_hash, "limit": cell.column.limit,
+            "higher_is_better": cell.column.higher_is_better, "unit": cell.column.unit,
         }
-        for (_, sha256), rows in cells.items()
+        for cell in cells_of_rows(evidence.rows)
     ]  # fmt: skip
     measured = pl.DataFrame(records, infer_schema_length=None)
     joined = summary.drop("metric", "value").join(measured, on="checkpoint_sha256", how="inner", maintain_order="left")

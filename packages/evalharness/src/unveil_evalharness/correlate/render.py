@@ -20,7 +20,7 @@ def render(correlation: Correlation, *, in_full: bool = False) -> str:
     """
     lines: list[str] = []
     if correlation.strata:
-        header = ("metric", "loss", "n", "Spearman", "Pearson", "Kendall", "per 0.01 loss", "verdict")
+        header = ("metric", "against", "n", "Spearman", "Pearson", "Kendall", "per 0.01", "verdict")
         lines += aligned([header, *(_cells(stratum) for stratum in correlation.strata)])
         lines += [_footnote(correlation), ""]
     for stratum in correlation.strata:

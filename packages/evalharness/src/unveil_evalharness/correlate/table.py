@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unveil_evalharness.correlate.axis import Axis
 from unveil_evalharness.correlate.join import Column, LeftOut, Point, Points, mark_overfitted
 from unveil_evalharness.correlate.reader import Reader
+from unveil_evalharness.correlate.verdict import MIN_GROUPS
 from unveil_evalharness.errors import ResultsError
 from unveil_evalharness.parsing import nearest
 
@@ -36,7 +37,8 @@ class Roles:
     control: tuple[str, ...] = ()
     """Columns that could explain the value; ``log_NAME`` takes the logarithm of NAME."""
     cluster: str = ""
-    """Points of one cluster are resampled together; the first group when empty."""
+    """Points of one cluster are resampled together. When empty: the models, or the pairs of model and data where there
+    are too few models to resample, or none where there are too few of those."""
     lower_x_is_better: bool = True
     higher_y_is_better: bool = True
 
@@ -152,7 +154,7 @@ def _describer(reader: Reader, roles: Roles) -> Callable[[int, float, float], Po
     runs, sha256 = reader.words_or("run", ""), reader.words_or("checkpoint_sha256", "")
     steps, images = reader.numbers_or_none("steps"), reader.numbers_or_none("num_images")
     errors, baselines = reader.numbers_or_none("standard_error"), reader.numbers_or_none("baseline")
-    cluster = reader.words(roles.cluster) if roles.cluster else model
+    cluster = reader.words(roles.cluster) if roles.cluster else _clusters(model, data)
     strata = {name: reader.words(name) for name in roles.group[1:]}
     controls, labels = _controls(reader, roles), reader.labels()
 
@@ -180,6 +182,14 @@ def _describer(reader: Reader, roles: Roles) -> Callable[[int, float, float], Po
         )
 
     return describe
+
+
+def _clusters(model: list[str], data: list[str]) -> list[str]:
+    pairs = [f"{one} × {other}" if one and other else "" for one, other in zip(model, data, strict=True)]
+    for names in (model, pairs):
+        if all(names) and MIN_GROUPS <= len(set(names)) < len(names):
+            return names
+    return [""] * len(model)
 
 
 def _controls(reader: Reader, roles: Roles) -> dict[str, Sequence[Any]]:

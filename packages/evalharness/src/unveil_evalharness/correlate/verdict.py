@@ -3,7 +3,8 @@
 The rule (docs/correlate.md explains it):
 
 1. *It ranks.* Spearman's interval, in the direction that helps, stays at least `RANKS` away from zero, and the
-   permutation test agrees. The interval is that of resampled groups where points are grouped.
+   permutation test agrees. Where points are grouped (by run, or by model), the interval is that of resampled groups,
+   and there must be `MIN_GROUPS` of them.
 2. *It ranks within a model.* With the means of the models taken away, Spearman's interval still leaves out zero.
 3. *The metric measures something.* Most values beat the trivial baseline, and they spread by more than their own
    error.
@@ -23,13 +24,16 @@ from typing import Literal
 from unveil_evalharness.correlate.join import Column, Point
 from unveil_evalharness.correlate.statistics import Estimate, Statistics
 from unveil_evalharness.correlate.study import Study
-from unveil_evalharness.correlate.words import interval_text, noise_note, num_weak, number
+from unveil_evalharness.correlate.words import interval_text, named, noise_note, num_weak, number
 from unveil_evalharness.statistics.steps import Side
 
-__all__ = ["RANKS", "Criterion", "Verdict", "judge"]
+__all__ = ["MIN_GROUPS", "RANKS", "Criterion", "Verdict", "judge"]
 
 RANKS = 0.5
 """Spearman's interval must stay this far from zero to call x a ranking; about two of three pairs in the right order."""
+
+MIN_GROUPS = 5
+"""With fewer groups, resampling them tells nothing; as many as the points that a coefficient needs."""
 
 Code = Literal["usable", "usable one-sided", "not usable"]
 
@@ -75,6 +79,9 @@ def _ranks(statistics: Statistics, sign: int) -> Criterion:
     reach = _nearest(spearman, sign)
     holds = reach is not None and reach >= RANKS and statistics.permutation_p_value <= level
     text = f"Spearman {number(spearman.value)} {interval_text(spearman.best)}, n = {statistics.n}"
+    if statistics.num_groups is not None and statistics.num_groups < MIN_GROUPS:
+        holds = False
+        text += f"; its points are of {statistics.num_groups} groups, at least {MIN_GROUPS} are needed"
     return Criterion(name="it ranks", holds=holds, text=text)
 
 
@@ -131,15 +138,17 @@ def _nearest(estimate: Estimate, sign: int) -> float | None:
 
 def _text(column: Column, code: Code, criteria: Sequence[Criterion]) -> str:
     failed = [criterion for criterion in criteria if criterion.holds is False]
+    subject = named(column.x)
+    subject = subject[0].upper() + subject[1:] if subject.startswith("the ") else subject
     if code == "not usable":
         reasons = "; ".join(f"that {criterion.name} is not shown ({criterion.text})" for criterion in failed)
-        return f"The {column.x} is not usable for {column.metric}: {reasons}."
+        return f"{subject} is not usable for {column.metric}: {reasons}."
     better, worse = ("falling", "rising") if column.lower_x_is_better else ("rising", "falling")
     if code == "usable one-sided":
         return (
-            f"The {column.x} is usable one-sided for {column.metric}: a {better} one is informative, a {worse} one is "
+            f"{subject} is usable one-sided for {column.metric}: a {better} one is informative, a {worse} one is "
             f"not ({failed[0].text})."
         )
     untested = all(criterion.holds is None for criterion in criteria[3:])
     sides = "; its two sides are untested" if untested else f", {better} or {worse}"
-    return f"The {column.x} is usable for {column.metric}{sides}."
+    return f"{subject} is usable for {column.metric}{sides}."

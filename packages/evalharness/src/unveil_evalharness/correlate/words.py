@@ -7,7 +7,17 @@ from unveil_evalharness.correlate.join import Column, Point
 from unveil_evalharness.correlate.statistics import LOSS_STEP, Estimate, Statistics
 from unveil_evalharness.statistics.intervals import Interval
 
-__all__ = ["answer", "beats_baseline", "cautions", "interval", "interval_text", "noise_note", "num_weak", "number"]
+__all__ = [
+    "answer",
+    "beats_baseline",
+    "cautions",
+    "interval",
+    "interval_text",
+    "named",
+    "noise_note",
+    "num_weak",
+    "number",
+]
 
 _FEW = 10
 """Below this many points percentile intervals are too narrow: in simulation (normal data, correlation -0.8) the nominal
@@ -36,6 +46,11 @@ def interval_text(interval_: Interval | None, digits: int = 2) -> str:
     return f"[{number(interval_.low, digits)}, {number(interval_.high, digits)}]"
 
 
+def named(x: str) -> str:
+    """``the validation loss``, but ``imagenet_zs.acc1``: a column's name takes no article."""
+    return f"the {x}" if x == "validation loss" else x
+
+
 def answer(column: Column, points: Sequence[Point], statistics_: Statistics) -> str:
     """Whether a lower loss (or better x) goes with a better metric, how surely, on how many points, in plain words.
 
@@ -49,7 +64,7 @@ def answer(column: Column, points: Sequence[Point], statistics_: Statistics) -> 
     settled = best is not None and best.excludes(0.0) and statistics_.permutation_p_value <= 1 - statistics_.confidence
     better, x = ("lower", "less") if column.lower_x_is_better else ("higher", "more"), column.x
     if not settled:
-        sentence = f"It is not settled whether the {x} ranks {column.metric} ({figures})."
+        sentence = f"It is not settled whether {named(x)} ranks {column.metric} ({figures})."
     elif (spearman.value < 0) == (column.lower_x_is_better == column.higher_is_better):
         per, short = ("0.01", "loss") if x == "validation loss" else ("1", x)
         unit = 1.0 if per == "0.01" else 1.0 / LOSS_STEP

@@ -34,12 +34,13 @@ def replicate_noise(values: Vector, settings: Groups) -> Noise | None:
         values: one per run, [n].
         settings: runs that differ in seed only share one, [n].
     """
-    squares, degrees = 0.0, 0
-    for setting in np.unique(settings):
-        inside = values[settings == setting]
-        squares += float(((inside - inside.mean()) ** 2).sum())
-        degrees += len(inside) - 1
-    return Noise(standard_deviation=math.sqrt(squares / degrees), degrees=degrees) if degrees else None
+    _, labels = np.unique(settings, return_inverse=True)
+    sizes = np.bincount(labels)
+    degrees = len(values) - len(sizes)
+    if not degrees:
+        return None
+    left = values - (np.bincount(labels, weights=values) / sizes)[labels]
+    return Noise(standard_deviation=math.sqrt(float(left @ left) / degrees), degrees=degrees)
 
 
 def reliability(values: Vector, noise_variance: float) -> float:

@@ -62,19 +62,19 @@ def steps(x: Vector, y: Vector, pairs: Groups, lengths: Vector, *, confidence: f
         lengths: steps of training, [n].
         confidence: level of the Wilson intervals.
     """
-    found: list[Step] = []
-    for pair in np.unique(pairs):
-        inside = np.flatnonzero(pairs == pair)
-        marks = [inside[lengths[inside] == length] for length in np.unique(lengths[inside])]
-        found += [
-            Step(
-                shorter=int(before[0]),
-                longer=int(after[0]),
-                change_x=float(x[after].mean() - x[before].mean()),
-                change_y=float(y[after].mean() - y[before].mean()),
-            )
-            for before, after in itertools.pairwise(marks)
-        ]
+    order = np.lexsort((lengths, pairs))
+    edges = np.flatnonzero((np.diff(pairs[order]) != 0) | (np.diff(lengths[order]) != 0)) + 1
+    marks = np.split(order, edges)
+    found = [
+        Step(
+            shorter=int(before[0]),
+            longer=int(after[0]),
+            change_x=float(x[after].mean() - x[before].mean()),
+            change_y=float(y[after].mean() - y[before].mean()),
+        )
+        for before, after in itertools.pairwise(marks)
+        if pairs[before[0]] == pairs[after[0]]
+    ]
     return Steps(
         falling=_side([step for step in found if step.change_x < 0], confidence),
         rising=_side([step for step in found if step.change_x > 0], confidence),
