@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unveil_pretrain import run
 from unveil_pretrain.cli import main
 from unveil_pretrain.data import CaptionCounts, PairDataset, ShardDataset, train_batches
 from unveil_pretrain.data.audit import audit
@@ -13,6 +14,7 @@ from unveil_pretrain.data.captions import captions_of, read_captions
 from unveil_pretrain.data.pairs import inspect_captions
 from unveil_pretrain.errors import ConfigError, DataError
 from unveil_pretrain.loop import train
+from unveil_pretrain.sources import open_data
 
 
 def listed(*captions, **more):
@@ -174,3 +176,18 @@ def test_an_audit_of_images_alone_says_nothing_of_captions(shards, tmp_path, sha
     good = ShardDataset(shards[0])
     path = shard_writer(tmp_path / "images.tar", {"a": {"jpg": good.read(0)["jpg"], "json": b'{"class": "x"}'}})
     assert audit(path).captions is None
+
+
+def test_the_flag_reaches_training_validation_and_the_gap_set(shards, flip_config):
+    config = replace(flip_config, objective=replace(flip_config.objective, max_caption_characters=4))
+    data = open_data(config, train_data=shards[0], val_data=shards[1])
+    gap = run._uncropped(data.train, data.train.shards, config)
+    for pairs in (data.train, data.val, gap):
+        assert max(len(caption) for index in range(len(pairs)) for caption in pairs.captions(index)) <= 4
+    longer = open_data(flip_config, train_data=shards[0], val_data=shards[1]).train
+    assert max(len(caption) for caption in longer.captions(0)) > 4
+
+
+def test_a_limit_that_leaves_nothing_is_refused(flip_config):
+    with pytest.raises(ConfigError, match="max_caption_characters is 0"):
+        replace(flip_config.objective, max_caption_characters=0)

@@ -41,6 +41,7 @@ OBJECTIVE = {
     ),
     "flip": (
         "mask_ratio", "image_reduction", "loss", "initial_scale", "initial_bias", "loss_chunk", "text", "tokenizer",
+        "max_caption_characters",
         "text_length", "attend_padding", "vocabulary", "vocab_size", "tokenizer_captions", "text_masking", "text_keep",
         "text_tags", "text_threshold", "embed_dim", "reconstruction_weight", "decoder_width", "decoder_depth",
         "decoder_heads", "negative_pool",

@@ -1,6 +1,7 @@
 """Scores of a finished pair: views that cover every patch, the losses of validation, and the command."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,6 +75,16 @@ def test_losses_are_those_of_validation(trained, shards):
     assert scores.losses["masked"].mean() == pytest.approx(last["loss"], abs=1e-5)
     assert scores.losses["full"].mean() == pytest.approx(last["unmasked_loss"], abs=1e-5)
     assert (scores.pool, scores.mask_ratio, scores.num_images) == (4, 0.5, 10)
+
+
+def test_losses_of_pairs_trained_by_sigmoid_are_sigmoid_losses(tmp_path, flip_config, shards):
+    config = replace(flip_config, objective=replace(flip_config.objective, loss="sigmoid", initial_bias=-3.0))
+    out = tmp_path / "run"
+    train(config, out=out, train_data=shards[0], val_data=shards[1], log=lambda line: None, progress=False)
+    last = json.loads((out / "val.jsonl").read_text().splitlines()[-1])
+    scores = score_pair(out, shards[1], device=CPU, batch_size=5)
+    assert scores.losses["masked"].mean() == pytest.approx(last["loss"], abs=1e-5)
+    assert scores.losses["full"].mean() == pytest.approx(last["unmasked_loss"], abs=1e-5)
 
 
 def test_scores_do_not_depend_on_the_batch(trained, shards):

@@ -21,7 +21,7 @@ from unveil_backbones.tokenizer_base import CaptionTokenizer
 from unveil_backbones.tokenizer_json import tokenizer_from_json
 from unveil_masking import Grid, RandomMask
 
-from unveil_pretrain.contrastive import info_nce
+from unveil_pretrain.contrastive import info_nce, sigmoid_loss
 from unveil_pretrain.data import PairDataset, val_batches
 from unveil_pretrain.data.opening import open_samples
 from unveil_pretrain.errors import ConfigError
@@ -35,6 +35,10 @@ __all__ = ["VIEWS", "FlipScores", "View", "score_pair"]
 
 View = Literal["full", "masked", "ensemble"]
 VIEWS: Final[tuple[View, ...]] = ("full", "masked", "ensemble")
+
+
+_BIAS: Final = "objective.logit_bias"
+"""Only pairs trained with the sigmoid loss have it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +58,7 @@ class FlipScores:
     recalls: Mapping[View, Mapping[str, np.ndarray]]
     """By view: "text_recall_1" and so on, float64 [n]."""
     losses: Mapping[View, np.ndarray]
-    """By view: the contrastive loss of each pair in a whole pool, float64 [up to n]."""
+    """By view: the loss of each pair (InfoNCE or sigmoid, whichever was trained) in a whole pool, float64 [up to n]."""
 
     @property
     def num_images(self) -> int:
@@ -110,6 +114,7 @@ def score_pair(
     rows = _encode(pair, tokenizer_from_json(checkpoint.tokenizer_json or ""), samples, job)
     scores = retrieval_scores(rows)
     scale = pair.logit_scale.detach().exp().cpu()
+    bias = checkpoint.heads.get(_BIAS)
     return FlipScores(
         checkpoint=checkpoint.sha256,
         step=manifest.step,
@@ -117,7 +122,7 @@ def score_pair(
         pool=job.pool,
         data_hash=pairs.content_hash,
         recalls={view: _of_view(scores, view) for view in job.views},
-        losses={view: _losses(rows[f"images_{view}"], rows, scale, job.pool) for view in job.views},
+        losses={view: _losses(rows[f"images_{view}"], rows, scale, bias, job.pool) for view in job.views},
     )
 
 
@@ -186,10 +191,16 @@ def _vectors(pair: ImageTextPair, inputs: Inputs, view: View, job: "_Job") -> Te
     return vectors_of_view(pair, inputs.images, keeps if view == "ensemble" else keeps[:1])
 
 
-def _losses(images: Tensor, rows: Mapping[str, Tensor], scale: Tensor, pool: int) -> np.ndarray:
-    """The contrastive loss of each image with its first caption, in whole pools in the order of the keys."""
+def _losses(images: Tensor, rows: Mapping[str, Tensor], scale: Tensor, bias: Tensor | None, pool: int) -> np.ndarray:
+    """The loss that was trained of each image with its first caption, in whole pools in the order of the keys."""
+
+    def loss(of_image: Tensor, of_text: Tensor) -> Tensor:
+        if bias is None:
+            return info_nce(of_image, of_text, scale)
+        return sigmoid_loss(of_image, of_text, scale, bias.cpu())
+
     num_texts = rows["num_texts"]
     texts = rows["texts"][num_texts.cumsum(0) - num_texts]
     used = len(images) // pool * pool
     pools = zip(images[:used].split(pool), texts[:used].split(pool), strict=True)
-    return torch.cat([info_nce(of_image, of_text, scale) for of_image, of_text in pools]).double().numpy()
+    return torch.cat([loss(of_image, of_text) for of_image, of_text in pools]).double().numpy()

@@ -8,7 +8,7 @@ from unveil_backbones import Checkpoint, create
 from unveil_backbones.manifest import Passport
 
 from unveil_pretrain.config import FlipConfig, MimConfig, RunConfig
-from unveil_pretrain.data import ClipDataset
+from unveil_pretrain.data import ClipDataset, ImageDataset, PairDataset, Samples
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.inputs import Normaliser
 from unveil_pretrain.objectives.base import BuildContext, Objective
@@ -16,7 +16,7 @@ from unveil_pretrain.optim import build_optimizer
 from unveil_pretrain.passports import make_passport
 from unveil_pretrain.record import RunFolder
 from unveil_pretrain.sample_images import images_of_samples
-from unveil_pretrain.sources import RunData, captions_of_samples
+from unveil_pretrain.sources import RunData, RunSamples, captions_of_samples
 from unveil_pretrain.starting import begin_with
 from unveil_pretrain.step import GradientStep
 from unveil_pretrain.stochastic_depth import StochasticDepth
@@ -225,15 +225,21 @@ def _scored(samples: KeyOrder, config: RunConfig, num_workers: int) -> Validatio
     )
 
 
+def _uncropped(train: RunSamples, subset: Samples, config: RunConfig) -> RunSamples:
+    """Some samples of `train` as validation would read them."""
+    if isinstance(train, ClipDataset):
+        return train.of_samples(subset)
+    if isinstance(train, PairDataset):
+        return PairDataset(subset, image_size=config.image_size, max_characters=train.max_characters)
+    return ImageDataset(subset, image_size=config.image_size)
+
+
 def _gap_set(config: RunConfig, data: RunData, objective: Objective, num_workers: int) -> ValidationSet | None:
     """Training images to be scored like validation images; None where they make no whole group."""
     num_images = min(config.gap_images, len(data.train))
     if num_images < max(1, objective.group_size):
         return None
     subset = data.train.shards.subset(num_images, seed=config.val_mask_seed)
-    images = (
-        data.train.of_samples(subset)
-        if isinstance(data.train, ClipDataset)
-        else type(data.train)(subset, image_size=config.image_size)
+    return _scored(
+        KeyOrder(_uncropped(data.train, subset, config), multiple_of=objective.group_size), config, num_workers
     )
-    return _scored(KeyOrder(images, multiple_of=objective.group_size), config, num_workers)

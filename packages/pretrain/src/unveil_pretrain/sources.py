@@ -75,8 +75,10 @@ def _samples_for(config: MimConfig | FlipConfig, samples: Samples) -> RunSamples
     clips = config.objective.clip_settings()
     if clips is not None:
         return ClipDataset(samples, image_size=size, clips=clips, crop_scale=scale, mirror=mirror)
-    kind = PairDataset if config.objective.needs_captions else ImageDataset
-    return kind(samples, image_size=size, crop_scale=scale, mirror=mirror)
+    if config.objective.needs_captions:
+        limit = config.objective.caption_limit()
+        return PairDataset(samples, image_size=size, crop_scale=scale, mirror=mirror, max_characters=limit)
+    return ImageDataset(samples, image_size=size, crop_scale=scale, mirror=mirror)
 
 
 def captions_of_samples(dataset: RunSamples) -> Callable[[int], list[str]]:

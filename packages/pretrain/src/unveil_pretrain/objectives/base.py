@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from unveil_backbones import Encoder
 from unveil_backbones.manifest import TextSpec
 
+from unveil_pretrain.data.captions import MAX_CHARACTERS
 from unveil_pretrain.data.clip_sampling import ClipSettings
 from unveil_pretrain.errors import ConfigError
 
@@ -322,6 +323,10 @@ class ObjectiveConfig(ABC):
     def clip_settings(self) -> ClipSettings | None:
         """How clips are taken from videos where the samples are clips; None where they are images."""
         return None
+
+    def caption_limit(self) -> int:
+        """Characters after which captions are cut, where samples are pairs."""
+        return MAX_CHARACTERS
 
     @abstractmethod
     def build(self, context: BuildContext) -> Objective:

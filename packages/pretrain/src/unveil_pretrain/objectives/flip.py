@@ -17,6 +17,7 @@ from unveil_backbones.tokenizer_base import CaptionTokenizer
 from unveil_backbones.tokenizer_json import tokenizer_from_json
 from unveil_masking import RandomMask, ResizeReduction, UnitMask
 
+from unveil_pretrain.data.captions import MAX_CHARACTERS
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.objectives.base import BuildContext, ObjectiveConfig
 from unveil_pretrain.objectives.flip_model import FLIP, PairLoss, PairLossSettings, Reduction
@@ -59,6 +60,8 @@ class FLIPConfig(ObjectiveConfig):
     """Name of the text tower."""
     tokenizer: TokenizerKind = "wordpiece"
     """Tokenizer, and with it the kind of text tower: bidirectional, or causal."""
+    max_caption_characters: int = MAX_CHARACTERS
+    """Longer captions are cut here, before the tokenizer; counted by `pretrain audit`."""
     text_length: int = 32
     """Pieces of a caption after cutting or padding."""
     attend_padding: bool = True
@@ -93,6 +96,10 @@ class FLIPConfig(ObjectiveConfig):
     def __post_init__(self) -> None:
         _check_numbers(self)
         _check_choices(self)
+
+    def caption_limit(self) -> int:
+        """See `max_caption_characters`."""
+        return self.max_caption_characters
 
     def build(self, context: BuildContext) -> FLIP:
         """FLIP around the encoder; trains the tokenizer unless the context brings one.
@@ -193,6 +200,7 @@ def _check_numbers(config: FLIPConfig) -> None:
         "embed_dim": config.embed_dim,
         "text_keep": config.text_keep,
         "loss_chunk": config.loss_chunk,
+        "max_caption_characters": config.max_caption_characters,
         "decoder_depth": config.decoder_depth,
         "decoder_heads": config.decoder_heads,
     }
