@@ -17,7 +17,7 @@ PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.t
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench test test-all test-install lint types contracts format clean
+.PHONY: help install demo bench gate test test-all test-install lint types contracts format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,9 @@ demo: install ## data, pre-training, four tasks, correlation: ends with a table 
 
 bench: install ## training steps of the encoders against their peers on this CPU: a table, in about a quarter of an hour
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.backbones $(if $(MAE),--mae $(MAE)) $(if $(SWIN),--swin $(SWIN))
+
+gate: install ## a tiny checkpoint against the baseline in tests/gate: did this change move a number?
+	OMP_NUM_THREADS=1 $(PY) tools/self_gate.py
 
 test: install ## the fast tests of all packages and of the workspace
 	$(PYTEST) -n 2 -m "not slow and not gpu"

@@ -4,7 +4,8 @@ How a metric follows from the table is found in this order:
 
 1. `metric_from_samples(samples)` in the task's ``metrics.py``, where it gives this metric and no column does;
 2. ranks: columns ``direction`` and ``rank`` give ``<direction>_recall@K``;
-3. a column: ``correct`` and ``correct5`` give ``acc1`` and ``acc5``, any other column the metric of its name.
+3. a column: ``correct`` and ``correct5`` give ``acc1`` and ``acc5`` (and ``acc1_k20``), any other column the metric of
+   its name.
 
 Whatever was found must give the recorded value again, or it is not used: the harness then falls back on standard
 errors and says so.
@@ -33,7 +34,7 @@ MetricFunction = Callable[["polars.DataFrame"], Mapping[str, float]]
 
 _TOLERANCE = 1e-6
 _KEYS = ("key", "image", "file_name", "image_id", "image_key")
-_COLUMNS = {"acc1": "correct", "acc5": "correct5", "acc": "correct"}
+_ACCURACY = re.compile(r"(?:.*_)?acc(?P<k>[15]?)(?:[_@].*)?")
 _RECALL = re.compile(r"(?P<direction>.+)_recall@(?P<k>\d+)")
 
 
@@ -86,7 +87,8 @@ def mean_outcomes(samples: "polars.DataFrame", metric: str) -> Outcomes | None:
         samples = samples.filter(polars.col("direction") == recall["direction"])
         values = samples["rank"].to_numpy() <= int(recall["k"])
     else:
-        column = _COLUMNS.get(short, short)
+        accuracy = _ACCURACY.fullmatch(short)
+        column = {"5": "correct5"}.get(accuracy["k"], "correct") if accuracy and short not in samples.columns else short
         if column not in samples.columns or not (samples[column].dtype.is_numeric() or _is_bool(samples, column)):
             return None
         samples = samples.filter(polars.col(column).is_not_null())
