@@ -5,6 +5,7 @@ __all__ = [
     "CheckpointInputError",
     "DataError",
     "DependencyError",
+    "ForeignCheckpointError",
     "DivergedError",
     "GateError",
     "GateFileError",
@@ -39,6 +40,10 @@ class UnknownSuiteError(HarnessError):
 
 class CheckpointInputError(HarnessError):
     """A checkpoint that is missing, damaged, too new or of another architecture."""
+
+
+class ForeignCheckpointError(CheckpointInputError):
+    """A checkpoint of another program that is not on this machine, or that cannot be read whole."""
 
 
 class DataError(HarnessError):

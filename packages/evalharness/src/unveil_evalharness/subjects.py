@@ -1,15 +1,17 @@
-"""The checkpoints of a run, checked before any work begins."""
+"""The checkpoints of a run, checked before any work begins; those of other programs are converted first."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unveil_evalharness.errors import CheckpointInputError, one_line
+from unveil_evalharness.errors import CheckpointInputError, HarnessError, one_line
 
 if TYPE_CHECKING:
     import unveil_backbones.checkpoint
     import unveil_backbones.manifest
+
+    from unveil_evalharness.foreign.convert import ForeignOptions
 
 __all__ = ["Subject", "find_subjects", "load_fresh"]
 
@@ -28,19 +30,26 @@ class Subject:
         return self.sha256[:12]
 
 
-def find_subjects(paths: Iterable[Path]) -> list[Subject]:
+def find_subjects(paths: Iterable[Path], foreign: "ForeignOptions | None" = None) -> list[Subject]:
     """Resolves run folders to their last checkpoint and reads the manifests; a checkpoint given twice counts once.
+
+    Args:
+        paths: checkpoint and run folders, and, with `foreign`, what `parse_reference` reads.
+        foreign: how checkpoints of other programs are converted; None refuses them.
 
     Raises:
         CheckpointInputError: a path is not a checkpoint, or its format is newer; names the path.
+        HarnessError: as `convert_foreign`.
     """
     from unveil_backbones.manifest import checkpoint_sha256, read_manifest, resolve_checkpoint
 
     subjects: dict[str, Subject] = {}
     for path in paths:
         try:
-            resolved = resolve_checkpoint(path)
+            resolved = resolve_checkpoint(_ours(path, foreign))
             subject = Subject(path=resolved, sha256=checkpoint_sha256(resolved), manifest=read_manifest(resolved))
+        except HarnessError:
+            raise
         except (ValueError, OSError) as error:
             raise _input_error(path, error) from error
         subjects.setdefault(subject.sha256, subject)
@@ -59,6 +68,23 @@ def load_fresh(subject: Subject) -> "unveil_backbones.checkpoint.Checkpoint":
         return unveil_backbones.load(subject.path)
     except (ValueError, OSError) as error:
         raise _input_error(subject.path, error) from error
+
+
+def _ours(path: Path, foreign: "ForeignOptions | None") -> Path:
+    """A folder of ours as it is; anything else that is there, or that a program is asked for, converted."""
+    named = str(path).startswith(("timm:", "open_clip:"))
+    if foreign is None or not (named or path.is_file() or _holds_foreign(path)):
+        return path
+    from unveil_evalharness.foreign.convert import convert_foreign
+
+    return convert_foreign(str(path), foreign)
+
+
+def _holds_foreign(folder: Path) -> bool:
+    """Whether a folder without a manifest or a run holds weights, as timm, open_clip and transformers write them."""
+    if (folder / "manifest.json").exists() or (folder / "checkpoints").exists():
+        return False
+    return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
 
 
 def _input_error(path: Path, error: Exception) -> CheckpointInputError:

@@ -135,7 +135,9 @@ class Ledger:
         )
 
     def check_room(self, num_weights: int) -> None:
-        """Refuse a model with more weights than the file: a small file must not make a large one be built.
+        """Refuse a model with more than twice the weights of the file: a small file must not make a large one be built.
+
+        What lacks less is refused later, tensor by tensor.
 
         Args:
             num_weights: Weights that the model has at least.
@@ -144,7 +146,7 @@ class Ledger:
             CoverageError: The file has fewer numbers.
         """
         held = sum(tensor.numel() for tensor in self.tensors.values())
-        if held < num_weights:
+        if 2 * held < num_weights:
             raise CoverageError(
                 f"{self.where} holds {held} numbers, the model that its shapes describe at least {num_weights}; "
                 "tensors are missing; copy it again or give the format the file really has"
