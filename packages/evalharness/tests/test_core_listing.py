@@ -3,12 +3,20 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
+from toy_task import ToyTask
 from unveil_evalharness.cli import main
-from unveil_evalharness.datacheck import check_data
+from unveil_evalharness.datacheck import check_data, hash_data
 from unveil_evalharness.doctor import DoctorOptions, examine
+from unveil_evalharness.errors import DataError, UnknownTaskError, UsageError
+from unveil_evalharness.fingerprint import fingerprint
+from unveil_evalharness.identity import ade20k_title, coco_title, imagenet_title
 from unveil_evalharness.listing import ListOptions, describe
+from unveil_evalharness.published_sizes import PUBLISHED_SIZES
+from unveil_evalharness.tasks import TASK_NAMES
+from unveil_evalharness.tasks.val_loss.config import ValLossProtocol
 
 ONLY = ("zs_retrieval",)
 
@@ -29,9 +37,57 @@ def test_data_is_looked_for_when_a_root_is_given(caption_shards, tmp_path):
 
 
 def test_suites_show_protocol_fingerprints():
-    quick, full = json.loads(describe("suites", ListOptions(json=True), names=ONLY))
-    assert (quick["suite"], full["suite"]) == ("quick", "full")
+    records = json.loads(describe("suites", ListOptions(json=True), names=ONLY))
+    quick, _, full = records
+    assert [record["suite"] for record in records] == ["quick", "short", "full"]
     assert quick["protocol"] != full["protocol"]
+
+
+def test_protocols_show_every_constant_under_its_fingerprint():
+    (record,) = json.loads(describe("protocols", ListOptions(json=True, suite="full"), names=("val_loss",)))
+    protocol = ValLossProtocol()
+    assert record["fingerprint"] == fingerprint("val_loss", record["version"], protocol)
+    assert record["constants"] == asdict(protocol)
+    text = describe("protocols", ListOptions(suite="full"), names=("val_loss",))
+    head, *lines = text.splitlines()
+    assert head == f"val_loss version {record['version']}, suite full: {record['fingerprint']}"
+    assert [line.split()[0] for line in lines] == list(record["constants"])
+    assert len(describe("protocols", ListOptions(), names=("val_loss",)).split("\n\n")) == 3
+
+
+def test_only_what_is_asked_for_is_listed():
+    text = describe("tasks", ListOptions(tasks=("val_loss", "retrieval")))
+    listed = [line.split()[0] for line in text.splitlines()[1:]]
+    assert listed == ["val_loss", "zs_retrieval_coco", "zs_retrieval_flickr30k"]
+    with pytest.raises(UnknownTaskError):
+        describe("tasks", ListOptions(tasks=("val_lost",)))
+    with pytest.raises(UsageError, match="cannot list 'protocol'; did you mean protocols"):
+        ListOptions(what="protocol")
+
+
+def test_every_task_of_the_package_has_a_published_size():
+    assert PUBLISHED_SIZES.keys() == set(TASK_NAMES)
+
+
+def test_published_sets_are_recognised_by_all_of_their_marks():
+    classes = {f"n{number:08d}": 50 for number in range(1000)}
+    assert imagenet_title("val", classes) == "ImageNet-1K validation"
+    assert imagenet_title("val", {**classes, "n00000000": 49}) is None
+    assert imagenet_title("val", {name.replace("n", "c"): 50 for name in classes}) is None
+    assert imagenet_title("train", {**dict.fromkeys(classes, 1281), "n00000000": 1_281_167 - 999 * 1281}) is not None
+    assert coco_title("val2017", num_images=5000, num_categories=80) == "COCO val2017"
+    assert coco_title("val2017", num_images=5000, num_categories=79) is None
+    assert ade20k_title("validation", num_images=2000, num_classes=150) is not None
+    assert ade20k_title("training", num_images=2000, num_classes=150) is None
+
+
+def test_a_task_of_no_known_layout_says_what_its_data_lacks(tmp_path):
+    class Own(ToyTask):
+        def data_hash(self, data_root):
+            raise DataError("no colours here")
+
+    (finding,) = hash_data(tmp_path, [Own()])
+    assert (finding.state, finding.detail) == ("problem", "no colours here")
 
 
 def test_metrics_mark_the_main_one():
@@ -55,7 +111,8 @@ def test_doctor_examines_packages_hardware_and_data(caption_shards):
     by_subject = {finding.subject: finding for finding in findings}
     assert {"python", "torch", "torchvision", "timm", "webdataset", "gpu", "disk", "captions"} <= by_subject.keys()
     assert "mmdet" not in by_subject
-    assert by_subject["captions"].detail == "16 captions of 8 images"
+    assert by_subject["captions"].detail == "no published split: 8 images with 16 captions"
+    assert by_subject["zs_retrieval data"].detail.startswith("hash ")
     assert [finding for finding in findings if finding.state == "problem"] == []
 
 

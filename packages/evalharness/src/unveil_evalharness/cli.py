@@ -36,7 +36,7 @@ COMMANDS = {
         options="RunOptions",
         what="evaluate checkpoints: evalharness run --ckpt PATH[,PATH] --data-root D --output-path OUT",
     ),
-    "ls": Command(module="commands.ls", options="ListOptions", what="list tasks, suites or metrics"),
+    "ls": Command(module="commands.ls", options="ListOptions", what="list tasks, suites, protocols or metrics"),
     "doctor": Command(module="doctor", options="DoctorOptions", what="check packages, hardware and data"),
     "verify": Command(
         module="commands.verify", options="VerifyOptions", what="check hashes, fingerprints and metrics of a run"

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from unveil_evalharness.datacheck import check_data
+from unveil_evalharness.datacheck import check_data, hash_data
 from unveil_evalharness.errors import DependencyError, one_line
 from unveil_evalharness.findings import Finding
 from unveil_evalharness.task import Task
@@ -30,7 +30,7 @@ _LITTLE_DISK_GIB = 2.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DoctorOptions:
-    """Check Python, packages, hardware and data; exit code 1 when something stands in the way."""
+    """Check packages, hardware, and counts, identity and hashes of the data; exit code 1 if something is in the way."""
 
     data_root: Path | None = None
     """Also look through the data of the tasks."""
@@ -69,6 +69,7 @@ def examine(options: DoctorOptions, *, load: Callable[[str], Task] = load_task) 
     findings += [_gpu(), _disk(Path.cwd())]
     if options.data_root is not None:
         findings += check_data(options.data_root, [task.name for task in tasks])
+        findings += hash_data(options.data_root, tasks)
     return findings
 
 

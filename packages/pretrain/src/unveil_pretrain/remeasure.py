@@ -37,7 +37,7 @@ class ScoreSettings:
     objective: Mapping[str, object] = field(default_factory=dict)
     """Settings of the objective that go before the checkpoint's."""
     num_images: int = 0
-    """Images to score, the seeded subset that --val-images takes; 0 for all."""
+    """Images to score at most, the seeded subset that --val-images takes; 0 for all."""
     num_masks: int | None = None
     """Frozen masks per image."""
     mask_seed: int | None = None
@@ -108,7 +108,7 @@ def remeasure(checkpoint: Checkpoint, samples: Samples, settings: ScoreSettings,
     known = manifest.passport
     mask_seed = _first(settings.mask_seed, known and known.mask_seed, MASK_SEED)
     precision = cast(Precision, settings.precision or (known.dtype if known else "float32"))
-    if settings.num_images:
+    if 0 < settings.num_images < len(samples):
         samples = samples.subset(settings.num_images, seed=mask_seed)
     image_size = manifest.preprocessing.image_size
     validation = ValidationSet(
@@ -143,4 +143,6 @@ def _dataset(
     clips = config.clip_settings()
     if clips is not None:
         return ClipDataset(samples, image_size=image_size, clips=clips)
-    return (PairDataset if config.needs_captions else ImageDataset)(samples, image_size=image_size)
+    if config.needs_captions:
+        return PairDataset(samples, image_size=image_size, max_characters=config.caption_limit())
+    return ImageDataset(samples, image_size=image_size)

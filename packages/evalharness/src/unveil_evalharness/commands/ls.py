@@ -1,4 +1,4 @@
-"""``evalharness ls [tasks|suites|metrics]``."""
+"""``evalharness ls [tasks|suites|protocols|metrics]``."""
 
 from unveil_evalharness.listing import ListOptions, describe
 

@@ -29,6 +29,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "zs_imagenet_r": f"{_HERE}.zs_classification.task:ZeroShotImagenetR",
         "zs_imagenet_sketch": f"{_HERE}.zs_classification.task:ZeroShotImagenetSketch",
         "zs_objectnet": f"{_HERE}.zs_classification.task:ZeroShotObjectnet",
+        "val_loss": f"{_HERE}.val_loss.task:ValidationLoss",
     }
 )
 """Where the class of each task is."""

@@ -37,7 +37,7 @@ class ScoreCommand:
     list: Path | None = None
     """Score only the images that this file names: a list of `pretrain subset`, or paths within --images."""
     num_images: int = 0
-    """Images to score, the seeded subset that --val-images takes; 0 for all."""
+    """Images to score at most, the seeded subset that --val-images takes; 0 for all."""
     num_masks: int | None = None
     """Frozen masks per image, whose mean is its loss; those of the checkpoint's validation unless given, else 1."""
     mask_seed: int | None = None

@@ -1,0 +1,1 @@
+"""The pre-training validation loss, measured again."""
