@@ -7,8 +7,10 @@ from unveil_evalharness.report.lookup import Lookup
 from unveil_evalharness.report.sections.answers import answers, count
 from unveil_evalharness.report.sections.cost import cost
 from unveil_evalharness.report.sections.exhibits import exhibits
+from unveil_evalharness.report.sections.forecasts import forecasts_of_evidence
 from unveil_evalharness.report.sections.provenance import provenance
-from unveil_evalharness.report.tables import correlation_table, overview_table, problem_table, task_table
+from unveil_evalharness.report.sections.studies import correlation_section
+from unveil_evalharness.report.tables import overview_table, problem_table, task_table
 
 __all__ = ["assemble"]
 
@@ -20,11 +22,8 @@ def assemble(lookup: Lookup, correlation: Correlation) -> Content:
     pictures, outcomes = exhibits(lookup)
     sections = (
         Section(key="figures", title="Figures", figures=study_figures(lookup, correlation)),
-        Section(
-            key="correlation",
-            title="Correlation",
-            tables=(correlation_table(correlation),) if correlation.strata else (),
-        ),
+        correlation_section(correlation),
+        forecasts_of_evidence(lookup.evidence, correlation),
         Section(
             key="metrics",
             title="Every metric, by task",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from unveil_evalharness.correlate.correlation import Correlation
 from unveil_evalharness.correlate.join import Column, combine_seeds
 from unveil_evalharness.correlate.statistics import Estimate
-from unveil_evalharness.correlate.words import beats_baseline, interval, number
+from unveil_evalharness.correlate.words import beats_baseline, interval_text, number
 from unveil_evalharness.report.lookup import Lookup, column_title, objective_title
 
 __all__ = [
@@ -160,7 +160,7 @@ def correlation_table(correlation: Correlation) -> Table:
 
 
 def _estimate(estimate: Estimate, digits: int = 2) -> Cell:
-    return Cell(text=f"{number(estimate.value, digits)} {interval(estimate, digits)}", value=estimate.value)
+    return Cell(text=f"{number(estimate.value, digits)} {interval_text(estimate.best, digits)}", value=estimate.value)
 
 
 def _loss(lookup: Lookup, sha256: str) -> Cell:

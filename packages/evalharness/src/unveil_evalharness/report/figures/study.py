@@ -8,7 +8,7 @@ from unveil_backbones.manifest import Manifest
 
 from unveil_evalharness.correlate.correlation import Correlation, Stratum
 from unveil_evalharness.correlate.join import Point
-from unveil_evalharness.correlate.words import interval, number
+from unveil_evalharness.correlate.words import interval_text, number
 from unveil_evalharness.report.figures.curves import MAX_CURVES, length_figure, training_panel
 from unveil_evalharness.report.figures.data_size import data_size_figure
 from unveil_evalharness.report.figures.runs import Look, RunPoint, overfitted
@@ -16,7 +16,7 @@ from unveil_evalharness.report.figures.scatter import baseline_entry, residual_p
 from unveil_evalharness.report.lookup import Lookup, column_title
 from unveil_evalharness.report.plot import Figure, Panel
 
-__all__ = ["OVERFITTED_NOTE", "run_points", "study_figures"]
+__all__ = ["OVERFITTED_NOTE", "printed_figures", "run_points", "study_figures"]
 
 OVERFITTED_NOTE = (
     "Over-fitted: a shorter run of the same model on as many images has a lower validation loss, or the run's own loss "
@@ -138,7 +138,7 @@ def _task_figures(
         metric = stratum.column.metric.partition(".")[2] or stratum.column.metric
         panels.append(
             scatter_panel(
-                points, look, title=title, loss_name=loss_name, metric=metric, subtitle=_printed_figures(stratum)
+                points, look, title=title, loss_name=loss_name, metric=metric, subtitle=printed_figures(stratum)
             )
         )
         rest = residual_panel(points, look, title=title, loss_name=loss_name, metric=metric)
@@ -188,7 +188,7 @@ def _measured(run: RunPoint, point: Point) -> RunPoint:
     )
 
 
-def _printed_figures(stratum: Stratum) -> str:
+def printed_figures(stratum: Stratum) -> str:
     """What is printed above a panel: the coefficients with their intervals and n."""
     n = f"n = {len(stratum.points)}" + (", limited" if stratum.column.limit is not None else "")
     if stratum.statistics is None:
@@ -196,8 +196,8 @@ def _printed_figures(stratum: Stratum) -> str:
         return f"no correlation: {reason}; {n}"
     spearman, pearson = stratum.statistics.spearman, stratum.statistics.pearson
     return (
-        f"Spearman {number(spearman.value)} {interval(spearman)}, "
-        f"Pearson {number(pearson.value)} {interval(pearson)}, {n}"
+        f"Spearman {number(spearman.value)} {interval_text(spearman.best)}, "
+        f"Pearson {number(pearson.value)} {interval_text(pearson.best)}, {n}"
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from unveil_evalharness.correlate.correlation import Correlation, Stratum
 from unveil_evalharness.report.content import Answer
 from unveil_evalharness.report.lookup import Lookup, objective_title
+from unveil_evalharness.report.sections.headline import stratum_answer
 
 __all__ = ["MAX_ANSWERS", "answers", "count"]
 
@@ -49,7 +50,7 @@ def _of_stratum(task: str, stratum: Stratum, strata: Sequence[Stratum]) -> Answe
     if len({other.column.data_hash for other in strata}) > 1:
         parts.append(f"data {stratum.column.data_hash[:6]}")
     lead = f"[{', '.join(parts)}] " if parts else ""
-    return Answer(task=task, text=lead + stratum.answer, cautions=stratum.cautions)
+    return stratum_answer(task, stratum, lead=lead)
 
 
 def count(number: int, noun: str) -> str:
