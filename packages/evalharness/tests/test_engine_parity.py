@@ -62,8 +62,19 @@ def test_a_missing_tensor_is_named(encoder, model):
 def test_a_renamed_tensor_is_named(encoder, model):
     state = dict(model.state_dict())
     state["backbone.stem.weight"] = state.pop("backbone.first.weight")
-    with pytest.raises(GateError, match=r"missing: first\.weight"):
+    with pytest.raises(GateError, match=r"1 missing: first\.weight; 1 not in the checkpoint: stem\.weight"):
         coverage(encoder, state)
+
+
+def test_a_tensor_that_the_checkpoint_has_not_is_named(encoder, model):
+    model["backbone"].adapter = nn.Linear(4, 4, bias=False)
+    with pytest.raises(GateError, match=r"coverage 0\.8000 .* 1 not in the checkpoint: adapter\.weight"):
+        coverage(encoder, model.state_dict())
+
+
+def test_what_stands_beside_the_encoder_is_no_business_of_the_gate(encoder, model):
+    model["neck"] = nn.Linear(2, 2)
+    assert coverage(encoder, model.state_dict()) == 1.0
 
 
 def test_a_transposed_square_tensor_has_other_values(encoder, model):

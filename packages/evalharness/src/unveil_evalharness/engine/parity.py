@@ -1,8 +1,9 @@
 """Two gates before any training: is the encoder in the task's model really the checkpoint's encoder?
 
 *Load coverage*: every tensor of the checkpoint's encoder is in the task's model under the expected name, with the same
-shape and the same values. *Forward parity*: one image gives the same features through both. A task that fails either
-would measure something else than it says, so both raise `GateError` and nothing is trained.
+shape and the same values, and no other is beside them. *Forward parity*: one image gives the same features through
+both. A task that fails either would measure something else than it says, so both raise `GateError` and nothing is
+trained.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,13 +29,14 @@ def check_load_coverage(expected: Mapping[str, Tensor], actual: Mapping[str, Ten
     Args:
         expected: the checkpoint encoder's ``state_dict()``.
         actual: the task model's ``state_dict()``.
-        prefix: where the encoder sits in the model, such as ``"backbone.encoder."``.
+        prefix: where the encoder, and nothing else, sits in the model, such as ``"backbone.encoder."``.
 
     Returns:
         1.0.
 
     Raises:
-        GateError: a tensor is missing, has another shape, or has other values; names the first of each kind.
+        GateError: a tensor is missing, has another shape, has other values, or is one that the checkpoint has not;
+            names the first of each kind.
     """
     missing, reshaped, changed = [], [], []
     for name, tensor in expected.items():
@@ -47,13 +49,20 @@ def check_load_coverage(expected: Mapping[str, Tensor], actual: Mapping[str, Ten
             changed.append(name)
     if not expected:
         raise GateError("load coverage: the checkpoint's encoder holds no tensor; was it loaded?")
-    failed = len(missing) + len(reshaped) + len(changed)
+    own = {name.removeprefix(prefix) for name in actual if name.startswith(prefix)}
+    extra = sorted(own - expected.keys())
+    failed, num_tensors = len(missing) + len(reshaped) + len(changed) + len(extra), len(expected.keys() | own)
     if failed == 0:
         return 1.0
-    kinds = {"missing": missing, "of another shape": reshaped, "with other values": changed}
+    kinds = {
+        "missing": missing,
+        "of another shape": reshaped,
+        "with other values": changed,
+        "not in the checkpoint": extra,
+    }
     parts = [f"{len(names)} {kind}: {', '.join(names[:_NAMES_SHOWN])}" for kind, names in kinds.items() if names]
     raise GateError(
-        f"load coverage {1 - failed / len(expected):.4f} under {prefix!r}, must be 1: {'; '.join(parts)}; "
+        f"load coverage {1 - failed / num_tensors:.4f} under {prefix!r}, must be 1: {'; '.join(parts)}; "
         "load the checkpoint's encoder into the model by strict load_state_dict after initialising the heads"
     )
 

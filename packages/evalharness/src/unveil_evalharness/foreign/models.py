@@ -169,7 +169,7 @@ def _open_clip() -> Any:
     except ImportError as error:
         raise DependencyError(
             f"open_clip: models need open_clip_torch ({one_line(error)}); "
-            "install it with: pip install 'unveil-evalharness[foreign]'"
+            "install it with: pip install 'unveil-evalharness[zeroshot]'"
         ) from error
     return open_clip
 
