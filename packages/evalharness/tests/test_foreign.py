@@ -11,6 +11,9 @@ from unveil_evalharness.foreign.caches import in_clip_cache, in_hub_cache, in_to
 from unveil_evalharness.foreign.convert import ForeignOptions, convert_foreign
 from unveil_evalharness.foreign.reference import parse_reference
 from unveil_evalharness.subjects import find_subjects, load_fresh
+from unveil_evalharness.task import TaskContext
+from unveil_evalharness.tasks.zs_retrieval.config import protocol_for
+from unveil_evalharness.tasks.zs_retrieval.task import ZeroShotRetrieval
 
 FORMATS = tuple(WRITERS)
 
@@ -208,3 +211,24 @@ def test_a_pickle_with_more_than_tensors_is_refused_and_not_run(tmp_path):
 def test_without_options_only_checkpoint_folders_are_taken(foreign_file):
     with pytest.raises(CheckpointInputError):
         find_subjects([foreign_file("timm")])
+
+
+def test_a_pair_of_open_clip_is_retrieved_with_its_own_text_tower(foreign_file, caption_shards, tmp_path):
+    (subject,) = find_subjects([foreign_file("open_clip")], options(tmp_path))
+    context = TaskContext(
+        checkpoint=load_fresh(subject),
+        data_root=caption_shards,
+        protocol=protocol_for("quick"),
+        seed=0,
+        limit=None,
+        batch_size=8,
+        device="cpu",
+        work_dir=tmp_path,
+        log=print,
+        progress=False,
+    )
+    task = ZeroShotRetrieval()
+    assert task.not_applicable(subject.manifest) is None
+    measured = {metric.name: metric for metric in task.run(context).metrics}
+    assert 0.0 <= measured["zs_retrieval.image_recall@1"].value <= 1.0
+    assert measured["zs_retrieval.text_recall@1"].n == 8
