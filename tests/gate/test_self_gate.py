@@ -1,4 +1,4 @@
-"""The repository's gate on itself, through the real commands: unchanged it passes, with a planted regression it fails."""
+"""The repository's gate on itself by the real commands: unchanged it passes, with a planted regression it fails."""
 
 import os
 import subprocess

@@ -30,7 +30,7 @@ class Settings:
 
     num_resamples: int = NUM_RESAMPLES
     """Bootstrap resamples and random sign flips."""
-    num_metric_resamples: int = 1000
+    num_metric_resamples: int = 400
     """Resamples of metrics that are no mean over items, each of which is computed anew."""
     seed: int = 0
     confidence: float = 0.95

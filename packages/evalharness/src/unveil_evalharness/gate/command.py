@@ -109,7 +109,7 @@ def _decide(options: GateOptions) -> GateReport:
         ratios=read_ratios(options.ratios),
         settings=Settings(
             num_resamples=options.num_resamples,
-            num_metric_resamples=min(1000, options.num_resamples),
+            num_metric_resamples=min(400, options.num_resamples),
             seed=options.seed,
             confidence=1 - 2 * policy.alpha,
         ),

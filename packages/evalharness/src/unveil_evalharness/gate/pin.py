@@ -145,7 +145,7 @@ def _metric_lines(one: Measured, hashes: Mapping[Path, str]) -> list[str]:
     return [f"{key} = {_value(value)}" for key, value in fields]
 
 
-def _value(value: str | float | bool | Sequence[Any]) -> str:
+def _value(value: str | int | float | bool | Sequence[Any]) -> str:
     """One TOML value; JSON's strings and numbers are TOML's too."""
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_value(item) for item in value) + "]"
