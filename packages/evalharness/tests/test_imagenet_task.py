@@ -2,36 +2,19 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
+import squares
 import torch
-from PIL import Image
+from squares import COLOURS, write_squares
 from unveil_backbones import load
 from unveil_backbones.encoder import create
 from unveil_backbones.specs import Preprocessing
 from unveil_evalharness.engine.encoder import fresh_encoder, scaled_windows
 from unveil_evalharness.errors import DataError, GateError
-from unveil_evalharness.task import TaskContext
 from unveil_evalharness.tasks.imagenet_ft.config import ImagenetProtocol, full, quick
 from unveil_evalharness.tasks.imagenet_ft.task import ImagenetFineTune
 
 pytestmark = pytest.mark.mm
-
-COLOURS = {"blue": (20, 20, 230), "cyan": (20, 220, 220), "green": (20, 200, 20), "red": (230, 20, 20),
-           "violet": (180, 20, 200), "yellow": (230, 230, 20)}  # fmt: skip
-
-
-def write_squares(root, colours, *, train=12, val=4):
-    """Noisy squares of one colour per class, in sizes that are not the encoder's."""
-    generator = np.random.default_rng(0)
-    for split, count in (("train", train), ("val", val)):
-        for name, colour in colours.items():
-            folder = root / "imagenet" / split / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                pixels = generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)
-                pixels[8:32, 8:40] = colour
-                Image.fromarray(pixels).save(folder / f"{number}.{'png' if number % 2 else 'jpg'}")
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +35,9 @@ def changed(protocol: ImagenetProtocol, **changes) -> ImagenetProtocol:
     return dataclasses.replace(protocol, recipes=(recipe,))
 
 
-def context_for(checkpoint, data_root, work_dir, **changes):
-    work_dir.mkdir(parents=True, exist_ok=True)
-    values = {
-        "checkpoint": checkpoint,
-        "data_root": data_root,
-        "protocol": changed(quick(), duration=15, warmup=2, batch_size=16, lr=2e-3),
-        "seed": 0,
-        "limit": None,
-        "batch_size": None,
-        "device": "cpu",
-        "work_dir": work_dir,
-        "log": lambda line: None,
-        "progress": False,
-    }
-    return TaskContext(**(values | changes))
+def context_for(checkpoint, data_root, work_dir, protocol=None, **changes):
+    protocol = protocol or changed(quick(), duration=15, warmup=2, batch_size=16, lr=2e-3)
+    return squares.context_for(checkpoint, data_root, work_dir, protocol, **changes)
 
 
 def test_it_learns_colours_and_reports_every_image(checkpoint, data_root, tmp_path):

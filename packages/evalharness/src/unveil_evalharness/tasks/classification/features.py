@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FrozenEncoder", "freeze", "images_per_pass", "num_workers"]
 
+_ROWS = 32
+"""Images in one call of the encoder, filled up with zeros, so that no feature depends on the batch size."""
 _IN_MEMORY = 10_000
 """Images that are few enough to be read by this process alone."""
 
@@ -67,7 +70,11 @@ class FrozenEncoder:
     @torch.inference_mode()
     def pooled(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """The vector that a classifier sees, in float32 on the task's device."""
-        return self.encoder(images.to(self.context.device)).float()
+        parts = []
+        for part in images.to(self.context.device).split(_ROWS):
+            filled = functional.pad(part, (0, 0, 0, 0, 0, 0, 0, _ROWS - len(part)))
+            parts.append(self.encoder(filled)[: len(part)].float())
+        return torch.cat(parts)
 
 
 def freeze(

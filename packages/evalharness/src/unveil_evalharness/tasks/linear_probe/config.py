@@ -85,7 +85,7 @@ def protocol_for(suite: str) -> LinearProbeProtocol:
         augment=True,
         crop_scale=(0.08, 1.0),
         flip=0.5,
-        inverse_penalties=powers_of_ten(-6, 5, 45),
+        inverse_penalties=powers_of_ten(-6.0, 5.0, 45),
         max_steps=1000,
         held_out=0.1,
         image_side=224,
@@ -102,7 +102,7 @@ def protocol_for(suite: str) -> LinearProbeProtocol:
                 batch_size=64,
                 lr=20.0,
                 augment=False,
-                inverse_penalties=powers_of_ten(-3, 2, 6),
+                inverse_penalties=powers_of_ten(-3.0, 2.0, 6),
                 max_steps=100,
                 held_out=0.2,
                 image_side="pretraining",
@@ -115,7 +115,7 @@ def protocol_for(suite: str) -> LinearProbeProtocol:
                 full,
                 batch_size=4096,
                 augment=False,
-                inverse_penalties=powers_of_ten(-4, 3, 8),
+                inverse_penalties=powers_of_ten(-4.0, 3.0, 8),
                 max_train_images=256_000,
             )
         case "full":
