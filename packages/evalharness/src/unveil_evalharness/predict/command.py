@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unveil_backbones.errors import CheckpointError
-from unveil_backbones.manifest import read_manifest, resolve_checkpoint
+from unveil_backbones.manifest import read_manifest
 
 from unveil_evalharness.correlate.evidence import read_evidence
 from unveil_evalharness.errors import CheckpointInputError, NotComparableError, OutputError, UsageError, one_line
@@ -121,7 +121,7 @@ def _known(options: PredictOptions) -> KnownRuns:
 
 def _forecast(options: PredictOptions, name: str, known: KnownRuns) -> tuple[Forecast, float | None]:
     query = _query(name, known)
-    index = next((i for i, run in enumerate(known.runs) if (run.label, run.pair) == (query.label, query.pair)), None)
+    index = next((number for number, run in enumerate(known.runs) if run == query), None)
     if options.at_steps is not None:
         # Longer runs of the same pair would give the answer away.
         rest = known.keep([run.pair != query.pair for run in known.runs])
@@ -137,9 +137,7 @@ def _query(name: str, known: KnownRuns) -> Query:
     if not path.exists():
         return known.find(name)
     try:
-        folder = resolve_checkpoint(path)
-        run = str(folder.parent.parent) if folder.parent.name == "checkpoints" else str(folder)
-        return query_from_manifest(read_manifest(folder), run=run)
+        return query_from_manifest(read_manifest(path))
     except (CheckpointError, OSError) as error:
         raise CheckpointInputError(f"--run: {one_line(error)}") from error
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from unveil_backbones.manifest import Manifest
 
 from unveil_evalharness.correlate.evidence import Evidence
-from unveil_evalharness.correlate.join import Column, join, run_of
+from unveil_evalharness.correlate.join import Column, join
 from unveil_evalharness.errors import NotComparableError, ResultsError
 
 __all__ = ["History", "KnownRuns", "Query", "known_from_evidence", "known_from_table", "query_from_manifest"]
@@ -167,12 +167,8 @@ def known_from_evidence(evidence: Evidence, *, metric: str) -> KnownRuns:
     if len(strata) > 1:
         raise NotComparableError(_why_several(list(strata), metric))
     ((column, passport), points), *_ = strata.items()
-    rows = {row.checkpoint_sha256: row for row in evidence.rows}
     runs = tuple(
-        query_from_manifest(
-            evidence.manifests[point.checkpoint_sha256], run=run_of(rows[point.checkpoint_sha256]), label=point.label
-        )
-        for point in points
+        query_from_manifest(evidence.manifests[point.checkpoint_sha256], label=point.label) for point in points
     )
     return KnownRuns(
         metric=column.metric,
@@ -200,12 +196,11 @@ def _why_several(keys: list[tuple[Column, str]], metric: str) -> str:
     )
 
 
-def query_from_manifest(manifest: Manifest, *, run: str, label: str | None = None) -> Query:
+def query_from_manifest(manifest: Manifest, *, label: str | None = None) -> Query:
     """A checkpoint of ours as a run to ask about.
 
     Args:
         manifest: the checkpoint's.
-        run: the training run it belongs to.
         label: what to call it; its own label when left out.
 
     Raises:
@@ -222,7 +217,7 @@ def query_from_manifest(manifest: Manifest, *, run: str, label: str | None = Non
     return Query(
         label=label or manifest.label,
         model=manifest.encoder.name,
-        pair=run,
+        pair=f"{manifest.encoder.name} × {manifest.data_hash}",
         source="",
         params=float(manifest.num_parameters),
         images=float(manifest.unique_samples),
