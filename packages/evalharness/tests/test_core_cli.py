@@ -189,7 +189,7 @@ def test_the_options_of_run_are_a_decision():
     from unveil_evalharness.run import RunOptions
 
     assert list(RunOptions.__dataclass_fields__) == [
-        "ckpt", "data_root", "output_path", "tasks", "suite", "seeds", "repeats", "limit", "batch_size", "device",
+        "ckpt", "data_root", "output_path", "tasks", "suite", "protocol", "seeds", "repeats", "limit", "batch_size", "device",
         "devices", "executor", "cluster", "overwrite", "dry_run", "config", "progress", "json",
     ]  # fmt: skip
 

@@ -7,7 +7,7 @@ from unveil_evalharness.cells import Cell
 from unveil_evalharness.errors import DataError, UsageError
 from unveil_evalharness.fingerprint import fingerprint
 from unveil_evalharness.foreign.convert import ForeignOptions
-from unveil_evalharness.options import RunOptions
+from unveil_evalharness.options import RunOptions, named_protocols
 from unveil_evalharness.subjects import Subject, find_subjects
 from unveil_evalharness.task import Sized, Task
 from unveil_evalharness.tasks import expand
@@ -44,16 +44,17 @@ def build_grid(options: RunOptions, load: Callable[[str], Task]) -> Grid:
 
 
 def _cells(options: RunOptions, subjects: list[Subject], tasks: list[Task]) -> Iterator[Cell]:
-    limits = {task.name: _limit(options, task) for task in tasks}
+    suites = {task.name: str(options.suite) for task in tasks} | named_protocols(options)
+    limits = {task.name: _limit(options, task, suites[task.name]) for task in tasks}
     for subject in subjects:
         for task in tasks:
-            protocol = task.protocol(options.suite)
+            protocol = task.protocol(suites[task.name])
             for seed in dict.fromkeys(options.seeds):
                 for repeat in range(options.repeats):
                     yield Cell(
                         subject=subject,
                         task=task,
-                        suite=options.suite,
+                        suite=suites[task.name],
                         protocol=protocol,
                         fingerprint=fingerprint(task.name, task.version, protocol),
                         seed=seed,
@@ -62,11 +63,11 @@ def _cells(options: RunOptions, subjects: list[Subject], tasks: list[Task]) -> I
                     )
 
 
-def _limit(options: RunOptions, task: Task) -> int | None:
+def _limit(options: RunOptions, task: Task, suite: str) -> int | None:
     """The limit as a number of images; a share is of those that the protocol evaluates."""
     limit = options.limit
     if limit is None or isinstance(limit, int):
         return limit
     if not isinstance(task, Sized):
         raise UsageError(f"--limit {limit}: {task.name} does not say how many images it evaluates; give a whole number")
-    return max(1, round(limit * task.num_images(options.data_root, task.protocol(options.suite))))
+    return max(1, round(limit * task.num_images(options.data_root, task.protocol(suite))))

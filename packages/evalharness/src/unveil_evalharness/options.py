@@ -9,9 +9,9 @@ from typing import Any, Literal
 from unveil_evalharness.errors import UsageError
 from unveil_evalharness.foreign.reference import ForeignFormat
 from unveil_evalharness.task import Suite
-from unveil_evalharness.tasks import DEFAULT_TASKS
+from unveil_evalharness.tasks import DEFAULT_TASKS, expand
 
-__all__ = ["ClusterOptions", "RunOptions", "as_record", "command_line"]
+__all__ = ["ClusterOptions", "RunOptions", "as_record", "command_line", "named_protocols"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +56,8 @@ class RunOptions:
     """Tasks, or groups (retrieval, robustness), separated by commas; see `evalharness ls tasks`."""
     suite: Suite = "quick"
     """Protocol: quick takes minutes on a CPU, short about an hour on one GPU, full is the papers'."""
+    protocol: tuple[str, ...] = ()
+    """Other protocols for some tasks, as TASK=NAME separated by commas: coco_det=1x or 3x, ade20k_seg=80k."""
     seeds: tuple[int, ...] = (0,)
     """Seeds separated by commas; each is one evaluation of its own."""
     repeats: int = 1
@@ -94,6 +96,7 @@ class RunOptions:
         for name in ("ckpt", "tasks", "seeds"):
             if not getattr(self, name):
                 raise UsageError(f"--{name} is empty; name at least one, separated by commas")
+        named_protocols(self)
         for name in ("batch_size", "repeats", "devices"):
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
@@ -104,6 +107,27 @@ class RunOptions:
             raise UsageError(f"--limit must be at least 1, got {self.limit}")
         if min(self.seeds) < 0:
             raise UsageError(f"--seeds must not be negative, got {min(self.seeds)}")
+
+
+def named_protocols(options: RunOptions) -> dict[str, str]:
+    """Task to protocol of ``--protocol``.
+
+    Raises:
+        UsageError: an entry is not TASK=NAME, names a task twice, or one that is not among ``--tasks``.
+    """
+    pairs = [entry.partition("=") for entry in options.protocol]
+    wrong = next(
+        (given for given, (task, _, name) in zip(options.protocol, pairs, strict=True) if not task or not name), None
+    )
+    if wrong is not None:
+        raise UsageError(f"--protocol takes TASK=NAME, such as coco_det=3x, got {wrong!r}")
+    named = {task: name for task, _, name in pairs}
+    if len(named) < len(pairs):
+        raise UsageError(f"--protocol {','.join(options.protocol)} names a task twice; one protocol per task and run")
+    unused = [task for task in named if task not in expand(options.tasks)]
+    if unused:
+        raise UsageError(f"--protocol names {unused[0]!r}, which is not among --tasks {','.join(options.tasks)}")
+    return named
 
 
 def command_line(options: RunOptions) -> list[str]:

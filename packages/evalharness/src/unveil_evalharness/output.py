@@ -20,8 +20,21 @@ if TYPE_CHECKING:
 __all__ = ["prepare_output", "write_gallery", "write_hashes", "write_run_record", "write_samples"]
 
 
-def prepare_output(output: Path, subjects: Sequence[Subject], tasks: Sequence[Task], suite: str) -> None:
+def prepare_output(
+    output: Path,
+    subjects: Sequence[Subject],
+    tasks: Sequence[Task],
+    suite: str,
+    named: Mapping[str, str] | None = None,
+) -> None:
     """Makes the folders and the copies that make the numbers readable later: manifests and protocols.
+
+    Args:
+        output: the folder.
+        subjects: checkpoints.
+        tasks: tasks.
+        suite: whose protocols are used.
+        named: other protocols by task.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -32,15 +45,16 @@ def prepare_output(output: Path, subjects: Sequence[Subject], tasks: Sequence[Ta
         for subject in subjects:
             _write(output / "manifests" / f"{subject.short}.json", (subject.path / "manifest.json").read_bytes())
         for task in tasks:
-            protocol = task.protocol(suite)
+            name = (named or {}).get(task.name, suite)
+            protocol = task.protocol(name)
             content = {
                 "task": task.name,
                 "version": task.version,
-                "suite": suite,
+                "suite": name,
                 "protocol": protocol_fields(protocol),
             }
-            name = f"{fingerprint(task.name, task.version, protocol)}.json"
-            _write(output / "protocols" / name, (json.dumps(content, indent=2) + "\n").encode())
+            file = f"{fingerprint(task.name, task.version, protocol)}.json"
+            _write(output / "protocols" / file, (json.dumps(content, indent=2) + "\n").encode())
     except OSError as error:
         raise OutputError(
             f"cannot write --output-path {output}: {error.strerror or error}; earlier results are intact; "
