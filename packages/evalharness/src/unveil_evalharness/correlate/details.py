@@ -33,7 +33,7 @@ def details(stratum: Stratum) -> list[str]:
     blocks.append(_conditioned(study.within, study.partial, study.explained, x))
     blocks.append(_choices(study.choices, unit) if study.choices is not None else [])
     blocks.append(_forecasts(study.forecasts) if study.forecasts else [])
-    blocks.append(_offsets(study.offsets) if study.offsets else [])
+    blocks.append(_offsets(study.offsets, x) if study.offsets else [])
     blocks.append(_noise(study.noise) if study.noise is not None else [])
     return [line for block in blocks if block for line in (*block, "")]
 
@@ -165,16 +165,16 @@ def _forecasts(found: tuple[ForecastSummary, ...]) -> list[str]:
     return [f"Each of {first.num_groups} {first.left_out}s forecast from the others", *aligned(rows)]
 
 
-def _offsets(found: tuple[SourceOffset, ...]) -> list[str]:
+def _offsets(found: tuple[SourceOffset, ...], x: str) -> list[str]:
     lines: list[str] = []
     for one in found:
         text = (
-            f"At equal value, runs on {one.source} lie {_signed(one.offset.value, 4)} "
-            f"{interval_text(one.offset.interval, 4)} from those on {one.reference} (n = {one.n})"
+            f"At equal value, the {x} of runs on {one.source} lies {_signed(one.offset.value, 4)} "
+            f"{interval_text(one.offset.interval, 4)} from that of {one.reference} (n = {one.n})"
         )
         if one.matched is not None:
             text += (
-                f"; at equal model and length {_signed(one.matched.difference_x, 4)} in loss and "
+                f"; at equal model and length {_signed(one.matched.difference_x, 4)} in {x} and "
                 f"{_signed(one.matched.difference_y, 2)} in value ({one.matched.num_pairs} pairs)"
             )
         lines.append(text)

@@ -157,8 +157,9 @@ def _measured(
         passport = passports.get(cell.sha256, {})
         if column.task == _LOSS_TASK and not passport:
             continue  # without it nobody knows what the loss may be compared with
-        fields = {"objective": column.metric, **passport, "protocol": column.protocol, "data_hash": column.data_hash,
-                  "limit": column.limit}  # fmt: skip
+        shared_fields = {name: value for name, value in passport.items() if name != "hash"}
+        fields = {"objective": column.metric, **shared_fields, "protocol": column.protocol,
+                  "data_hash": column.data_hash, "limit": column.limit}  # fmt: skip
         shared = passport.get("hash", column.metric)
         key = f"{shared} {column.protocol} {column.data_hash} {column.limit}"
         name = "validation loss" if column.task == _LOSS_TASK else column.metric

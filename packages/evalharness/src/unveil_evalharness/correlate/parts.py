@@ -37,7 +37,11 @@ def parts_of(
         for kind, name in _groups(point):
             kinds.setdefault(kind, {}).setdefault(name, []).append(point)
     found: list[Part] = []
+    looked_at: list[list[list[Point]]] = []
     for kind, groups in kinds.items():
+        if list(groups.values()) in looked_at:
+            continue  # the same groups under another name
+        looked_at.append(list(groups.values()))
         if len(groups) > MAX_GROUPS or (len(groups) < 2 and kind != "fitting"):
             continue
         found += [

@@ -51,7 +51,7 @@ def offsets_of(
         if np.ptp(columns.y[inside]) == 0:
             continue
         counts = draw_counts(np.random.default_rng(seed), num_resamples, int(inside.sum()))
-        offset = source_offset(columns.x[inside], columns.y[inside], flag[inside], counts, confidence=confidence)
+        offset = source_offset(columns.loss[inside], columns.value[inside], flag[inside], counts, confidence=confidence)
         matched = _matched(columns, points, flag, inside)
         found.append(
             SourceOffset(source=source, reference=reference, n=int(inside.sum()), offset=offset, matched=matched)
@@ -61,9 +61,11 @@ def offsets_of(
 
 def _matched(columns: Columns, points: Sequence[Point], flag: np.ndarray, inside: np.ndarray) -> Matched | None:
     """At equal model and length; of the reference only its largest data set, which is no subset."""
+    if not all(point.step > 0 for point in points):
+        return None
     largest = max((p.unique_samples for p, f in zip(points, flag, strict=True) if not f), default=0)
     kept = inside & np.array(
         [bool(f) or point.unique_samples == largest for point, f in zip(points, flag, strict=True)]
     )
     settings = np.unique([f"{point.model} {point.step}" for point in points], return_inverse=True)[1]
-    return matched_offset(columns.x[kept], columns.y[kept], flag[kept], settings[kept])
+    return matched_offset(columns.loss[kept], columns.value[kept], flag[kept], settings[kept])
