@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -52,6 +53,26 @@ def test_a_process_of_the_harness_knows_its_run():
 def test_devices_are_those_that_are_visible():
     assert [visible_device({}, number) for number in (0, 1)] == ["0", "1"]
     assert [visible_device({"CUDA_VISIBLE_DEVICES": "4,6"}, number) for number in (0, 1, 2)] == ["4", "6", "4"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process that its parent has ended")
+def test_a_worker_ends_with_the_process_that_started_it():
+    child = "from unveil_evalharness.executing.ranks import end_with_parent as end; end(); print(flush=True); input()"
+    parent = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {child!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+input()
+"""
+    words = [sys.executable, "-c", parent]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        number = int(process.stdout.readline())
+        process.kill()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{number}").exists() and "Z" not in Path(f"/proc/{number}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

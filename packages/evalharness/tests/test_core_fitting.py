@@ -33,9 +33,7 @@ def task_that_fits(most, tried):
 )
 def test_halved_until_it_fits(tmp_path, total, most, size, tried):
     done, lines = [], []
-    result = run_in_memory(
-        task_that_fits(most, done), total=total, asked=None, note=tmp_path / "batch.json", log=lines.append
-    )
+    result = run_in_memory(task_that_fits(most, done), total=total, asked=None, work=tmp_path, log=lines.append)
     assert result == (RESULT, size)
     assert done == tried
     first = total or 64
@@ -44,10 +42,9 @@ def test_halved_until_it_fits(tmp_path, total, most, size, tried):
 
 
 def test_the_next_run_of_an_interrupted_cell_begins_where_this_one_ended(tmp_path):
-    note = tmp_path / "batch.json"
     for tried in ([None, 8, 4], [4]):
         done = []
-        run_in_memory(task_that_fits(4, done), total=16, asked=None, note=note, log=lambda line: None)
+        run_in_memory(task_that_fits(4, done), total=16, asked=None, work=tmp_path, log=lambda line: None)
         assert done == tried
 
 
@@ -55,15 +52,13 @@ def test_half_a_note_is_no_note(tmp_path):
     note = tmp_path / "batch.json"
     note.write_text('{"batch')
     done = []
-    run_in_memory(task_that_fits(8, done), total=16, asked=None, note=note, log=lambda line: None)
+    run_in_memory(task_that_fits(8, done), total=16, asked=None, work=tmp_path, log=lambda line: None)
     assert done == [None, 8]
 
 
 def test_what_fits_at_once_is_the_whole_batch(tmp_path):
     for total, size in ((16, 16), (None, 0)):
-        result = run_in_memory(
-            lambda size: RESULT, total=total, asked=None, note=tmp_path / "batch.json", log=lambda line: None
-        )
+        result = run_in_memory(lambda size: RESULT, total=total, asked=None, work=tmp_path, log=lambda line: None)
         assert result == (RESULT, size)
     assert not (tmp_path / "batch.json").exists()
 
@@ -77,13 +72,13 @@ def test_a_probe_names_the_size_to_try(tmp_path):
             raise BatchTooLargeError("a training pass of 16 images does not fit into memory", fitting=2)
         return RESULT
 
-    assert run_in_memory(run, total=16, asked=None, note=tmp_path / "n", log=lambda line: None) == (RESULT, 2)
+    assert run_in_memory(run, total=16, asked=None, work=tmp_path, log=lambda line: None) == (RESULT, 2)
     assert done == [None, 2]
 
 
 def refuse(tmp_path, run, **options):
     with pytest.raises(OutOfMemoryError) as caught:
-        run_in_memory(run, note=tmp_path / "n", log=lambda line: None, **options)
+        run_in_memory(run, work=tmp_path, log=lambda line: None, **options)
     return str(caught.value)
 
 
@@ -117,7 +112,7 @@ def test_other_errors_pass(tmp_path, error):
         raise error
 
     with pytest.raises(type(error)) as caught:
-        run_in_memory(run, total=16, asked=None, note=tmp_path / "n", log=lambda line: None)
+        run_in_memory(run, total=16, asked=None, work=tmp_path, log=lambda line: None)
     assert caught.value is error
 
 

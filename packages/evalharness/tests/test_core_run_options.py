@@ -168,12 +168,12 @@ def test_the_time_that_is_left_is_that_of_the_same_protocol(options):
     (row, _) = run(options, load=loader(task)).rows
     rows = [replace(row, seconds=600.0)]
     assert remaining_words(grid.cells, [], session) == ""
-    assert remaining_words(grid.cells, rows, session) == "about 30 min left"
+    assert remaining_words(grid.cells, rows, session) == "about 30 min left for 3 tasks"
     assert remaining_words(grid.cells, [*rows, replace(row, metric="toy.loss", main=False)], session) == (
-        "about 20 min left"
+        "about 20 min left for 2 tasks"
     )
     other = build_grid(replace(options, tasks=("toy", "other")), loader(task, ToyTask(name="other"))).cells
-    assert remaining_words(other, rows, session) == "about 10 min left, beside 1 whose time is not known yet"
+    assert remaining_words(other, rows, session) == "about 10 min left for 1 task, beside 1 that nothing is known of"
     assert [in_words(seconds) for seconds in (40.0, 840.0, 12600.0)] == ["40 s", "14 min", "3.5 h"]
 
 
@@ -231,6 +231,7 @@ def test_a_trained_task_has_no_spread_on_a_cpu(options):
     assert task.passes == 24
     (spread,) = spreads(read_rows(options.output_path / "results.jsonl"))
     assert (len(spread.values), spread.width) == (2, 0.0)
+    assert spread.row.batch_size == 4
 
 
 @pytest.mark.mm

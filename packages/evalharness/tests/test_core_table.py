@@ -75,6 +75,13 @@ def test_several_seeds_have_a_column_and_a_mean_with_its_error_over_seeds():
     assert column(table, "Status")[-1] == "ok, over 3 seeds"
 
 
+def test_seeds_that_agree_do_not_make_a_mean_better_than_chance():
+    rows = [replace(ROW, seed=seed, value=0.3) for seed in (0, 1)]
+    table = format_table(rows)
+    assert column(table, "Stderr")[-1] == "0.0000"
+    assert column(table, "Status")[-1] == "ok, at chance, over 2 seeds"
+
+
 def test_a_failed_seed_takes_no_part_in_the_mean_and_one_seed_has_none():
     rows = [ROW, replace(ROW, seed=1, value=None, status="failed")]
     assert column(format_table(rows), "Seed") == ["0", "1"]

@@ -192,7 +192,7 @@ def _run(cell: Cell, stem: str, session: Session) -> tuple[TaskResult, int]:
         attempt,
         total=_total_batch(cell),
         asked=session.batch_size,
-        note=work / "batch.json",
+        work=work,
         log=session.sink.line,
     )
     _check_result(cell.task, result)

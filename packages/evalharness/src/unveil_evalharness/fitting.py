@@ -1,11 +1,11 @@
 """``--batch-size auto``: the largest batch that fits, found by doing; accumulation keeps the protocol's own batch."""
 
 import gc
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from unveil_evalharness.engine.batch import note_batch, noted_batch, smaller_batches
 from unveil_evalharness.errors import BatchTooLargeError, OutOfMemoryError, ProtocolError, one_line
 from unveil_evalharness.memory import is_out_of_memory
 from unveil_evalharness.task import TaskResult
@@ -21,7 +21,7 @@ def run_in_memory(
     *,
     total: int | None,
     asked: int | None,
-    note: Path,
+    work: Path,
     log: Callable[[str], None],
 ) -> tuple[TaskResult, int]:
     """Runs a task, again with fewer images per pass where memory ran out.
@@ -30,7 +30,7 @@ def run_in_memory(
         run: the task, given images per pass; None lets it take its protocol's whole batch.
         total: images per optimiser step of the protocol; None where the protocol has no such number.
         asked: images per pass that the user asked for; memory that runs out is then an error. None finds them.
-        note: a file that keeps what was found for the next run of an interrupted cell.
+        work: the cell's work folder, which keeps what was found for the next run of an interrupted cell.
         log: receives a line for each batch that did not fit.
 
     Returns:
@@ -40,11 +40,11 @@ def run_in_memory(
         OutOfMemoryError: it does not fit, with what was asked for or at all.
         Exception: whatever else the task raises.
     """
-    size = _noted(note) if asked is None else asked
+    size = noted_batch(work) if asked is None else asked
     too_large: int | None = None
     while True:
         try:
-            return run(size), size or total or 0
+            return run(size), size or noted_batch(work) or total or 0
         except ProtocolError as error:
             if too_large is None:
                 raise
@@ -66,7 +66,7 @@ def run_in_memory(
                     "free memory or take a machine with more"
                 ) from error
         log(f"out of memory with {too_large} images per pass ({reason}); trying {smaller}")
-        note.write_text(json.dumps({"batch_size": smaller}), encoding="utf-8")
+        note_batch(work, smaller)
         size = smaller
         _release()
 
@@ -76,21 +76,9 @@ def _smaller(error: BaseException, total: int | None, size: int | None) -> int |
     if isinstance(error, BatchTooLargeError):
         return error.fitting
     if total is not None:
-        from unveil_evalharness.engine.batch import smaller_batches
-
         return next(iter(smaller_batches(total, size or total)), None)
     half = (size or _UNTRAINED_TASKS_TAKE) // 2
     return half or None
-
-
-def _noted(note: Path) -> int | None:
-    """What an interrupted run of the same cell found."""
-    try:
-        return int(json.loads(note.read_text(encoding="utf-8"))["batch_size"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # half a note of a killed run: found again
 
 
 def _release() -> None:

@@ -12,7 +12,7 @@ __all__ = ["in_words", "remaining_words"]
 
 
 def remaining_words(cells: Sequence[Cell], rows: Sequence[ResultRow], session: Session) -> str:
-    """``"about 14 min left"``; empty where nothing is known or nothing is left.
+    """``"about 14 min left for 3 tasks"``; empty where nothing is known or nothing is left.
 
     Args:
         cells: cells that are still to come; the finished ones among them take no time.
@@ -30,8 +30,8 @@ def remaining_words(cells: Sequence[Cell], rows: Sequence[ResultRow], session: S
     if not known:
         return ""
     unknown = len(left) - len(known)
-    beside = f", beside {unknown} whose time is not known yet" if unknown else ""
-    return f"about {in_words(sum(known))} left{beside}"
+    beside = f", beside {unknown} that nothing is known of" if unknown else ""
+    return f"about {in_words(sum(known))} left for {len(known)} task{'s' if len(known) > 1 else ''}{beside}"
 
 
 def in_words(seconds: float) -> str:

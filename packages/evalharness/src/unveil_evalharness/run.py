@@ -1,7 +1,7 @@
 """``evalharness run``: every task on every checkpoint with every seed, once; each finished cell is kept for good."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from unveil_evalharness.cells import Cell, attempts, claim, is_finished, rows_of
@@ -9,7 +9,7 @@ from unveil_evalharness.console import say
 from unveil_evalharness.environment import code_version
 from unveil_evalharness.evaluate import Session, discard_work, evaluate, killed_row, start_session
 from unveil_evalharness.grid import Grid, build_grid
-from unveil_evalharness.options import RunOptions, as_record, command_line
+from unveil_evalharness.options import RunOptions, as_record, command_line, named_protocols
 from unveil_evalharness.output import prepare_output, write_run_record
 from unveil_evalharness.remaining import remaining_words
 from unveil_evalharness.results import ResultRow, append_rows, read_rows
@@ -70,17 +70,19 @@ def run(
     session = open_session(options, grid, run_id or new_run_id())
     for subject in _unfinished_subjects(grid.cells, session, overwrite=options.overwrite):
         load_fresh(subject)  # verified here, before hours of work on its neighbours; each task loads its own copy
-    deferred = []
-    for number, cell in enumerate(grid.cells, start=1):
-        title = f"[{number}/{len(grid.cells)}] {cell.title}"
-        if not _visit(cell, title, session, summary, wait=False, overwrite=options.overwrite):
-            deferred.append((title, cell))
-        elif number < len(grid.cells):
-            left = remaining_words(grid.cells[number:], read_rows(session.results), session)
-            if left:
-                say(f"{number} of {len(grid.cells)} done, {left}")
-    for title, cell in deferred:
-        _visit(cell, title, session, summary, wait=True, overwrite=options.overwrite)
+    deferred, rows_of_cells = [], dict[int, list[ResultRow]]()
+    for wait, numbers in ((False, range(len(grid.cells))), (True, deferred)):
+        for number in numbers:
+            cell, num_run = grid.cells[number], summary.num_run
+            title = f"[{number + 1}/{len(grid.cells)}] {cell.title}"
+            rows = _visit(cell, title, session, summary, wait=wait, overwrite=options.overwrite)
+            if rows is None:
+                deferred.append(number)
+                continue
+            rows_of_cells[number] = rows
+            summary.rows = [row for key in sorted(rows_of_cells) for row in rows_of_cells[key]]
+            if summary.num_run > num_run:
+                _say_what_is_left(grid.cells[number + 1 :], session)
     return summary
 
 
@@ -91,7 +93,7 @@ def open_session(options: RunOptions, grid: Grid, run_id: str) -> Session:
         OutputError: the folder cannot be written.
         UsageError: the device is not there.
     """
-    prepare_output(options.output_path, grid.subjects, grid.tasks, options.suite)
+    prepare_output(options.output_path, grid.subjects, grid.tasks, options.suite, named_protocols(options))
     session = start_session(
         data_root=options.data_root,
         output=options.output_path,
@@ -123,14 +125,22 @@ def _unfinished_subjects(cells: list[Cell], session: Session, *, overwrite: bool
     return list(unfinished.values())
 
 
-def _visit(cell: Cell, title: str, session: Session, summary: RunSummary, *, wait: bool, overwrite: bool) -> bool:
-    """Evaluates a cell unless it is finished; False when another process is at it and `wait` is false."""
+def _say_what_is_left(cells: Sequence[Cell], session: Session) -> None:
+    words = remaining_words(cells, read_rows(session.results), session)
+    if words:
+        say(words)
+
+
+def _visit(
+    cell: Cell, title: str, session: Session, summary: RunSummary, *, wait: bool, overwrite: bool
+) -> list[ResultRow] | None:
+    """Evaluates a cell unless it is finished; its rows, or None when another process is at it and `wait` is false."""
     data_hash = session.data_hash_or_empty(cell.task)
     stem = cell.stem(data_hash)
     with claim(session.output / "work" / f"{stem}.lock", wait=wait, holder=session.run_id) as mine:
         if mine is None:
             session.sink.line(f"{title}: another process is at it; coming back later")
-            return False
+            return None
         rows = read_rows(session.results)
         tried = attempts(cell, rows, session.run_id)
         if tried:  # by another process of this run
@@ -147,5 +157,4 @@ def _visit(cell: Cell, title: str, session: Session, summary: RunSummary, *, wai
             summary.num_failed += own[0].status == "failed"
             if own[0].status != "failed":
                 discard_work(session, stem)
-    summary.rows += rows_of(cell, read_rows(session.results), data_hash)
-    return True
+    return rows_of(cell, read_rows(session.results), data_hash)

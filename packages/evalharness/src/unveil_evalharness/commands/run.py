@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from unveil_evalharness.executing.dispatch import dispatch
-from unveil_evalharness.executing.ranks import Rank, take_rank, visible_device
+from unveil_evalharness.executing.ranks import Rank, end_with_parent, take_rank, visible_device
 from unveil_evalharness.grid import build_grid
 from unveil_evalharness.options import RunOptions
 from unveil_evalharness.plan_table import cell_states, format_states
@@ -39,6 +39,8 @@ def main(options: RunOptions) -> int:
         print(json.dumps(states) if options.json else format_states(states))
         return 0
     rank = take_rank(os.environ)
+    if rank is not None and rank.started_by_harness:
+        end_with_parent()
     if rank is not None and not rank.started_by_harness and options.device != "cpu":
         # Before anything asks torch for a GPU.
         os.environ["CUDA_VISIBLE_DEVICES"] = visible_device(os.environ, rank.local)

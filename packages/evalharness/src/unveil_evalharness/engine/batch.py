@@ -5,11 +5,15 @@ gradients are accumulated over the rest. ``auto`` takes the whole batch in one p
 divisor that does (`unveil_evalharness.engine.probe`, `unveil_evalharness.fitting`).
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from unveil_evalharness.errors import ProtocolError
 
-__all__ = ["BatchPlan", "plan_batch", "smaller_batches"]
+__all__ = ["BatchPlan", "note_batch", "noted_batch", "plan_batch", "smaller_batches"]
+
+_NOTE = "batch.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,3 +61,16 @@ def smaller_batches(total: int, size: int) -> list[int]:
         ):
             found.append(number)
     return found
+
+
+def note_batch(work_dir: Path, size: int) -> None:
+    """Keeps images per pass in a task's work folder: an interrupted task goes on with passes of the same size."""
+    (work_dir / _NOTE).write_text(json.dumps({"batch_size": size}), encoding="utf-8")
+
+
+def noted_batch(work_dir: Path) -> int | None:
+    """What `note_batch` kept; None where there is nothing, or half a note of a killed process."""
+    try:
+        return int(json.loads((work_dir / _NOTE).read_text(encoding="utf-8"))["batch_size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

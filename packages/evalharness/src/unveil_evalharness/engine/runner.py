@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from unveil_evalharness.console import say
-from unveil_evalharness.engine.batch import smaller_batches
+from unveil_evalharness.engine.batch import note_batch, smaller_batches
 from unveil_evalharness.engine.interim import read_interim
 from unveil_evalharness.engine.optim import LayeredEncoder, OptimiserSettings, build_optimiser, schedule
 from unveil_evalharness.engine.probe import check_fits
@@ -27,7 +27,7 @@ __all__ = ["DivergedError", "Precision", "TrainingPlan", "train_and_evaluate"]
 Precision = Literal["float32", "float16", "bfloat16"]
 
 _CHECKPOINTS_PER_RUN = 20
-_FEWEST_STEPS_BETWEEN_CHECKPOINTS = 100
+_FEWEST_STEPS_BETWEEN_CHECKPOINTS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +45,7 @@ class TrainingPlan:
     """Passes between two lines of the log."""
     checkpoint_interval: int | None = None
     """Optimiser steps between two interim checkpoints from which an interrupted task resumes; 0 for none, None for
-    twenty per run, but not more often than every hundred steps."""
+    twenty per run, but not more often than every twenty steps."""
     probe_memory: bool = True
     """Try a pass before training and raise `BatchTooLargeError` where the batch does not fit."""
     ema_decay: float = 0.0
@@ -132,6 +132,9 @@ def train_and_evaluate(
 
     if plan.probe_memory and isinstance(train_loader, DataLoader):
         check_fits(model, train_loader, precision=plan.precision, device=device, log=opened.logger.info)
+    size = _batch_size(train_loader)
+    if size is not None:
+        note_batch(opened.work_dir, size)
     passes = plan.max_iters * plan.accumulate
     own_hooks: list[Any] = [NonFiniteLossHook(), ProgressHook(title=title, total=passes, enabled=progress)]
     if plan.ema_decay:
@@ -164,7 +167,7 @@ def train_and_evaluate(
         randomness={"seed": opened.seed},
         experiment_name=opened.name,
     )
-    with _one_line_errors(), _memory_errors(_batch_size(train_loader), plan.accumulate):
+    with _one_line_errors(), _memory_errors(size, plan.accumulate):
         runner.train()
         # Whatever is random about the evaluation is so in the same way after an interruption.
         seed_globals(derive_seed(opened.seed, Purpose.EVALUATION))

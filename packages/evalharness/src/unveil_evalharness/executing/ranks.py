@@ -1,15 +1,19 @@
 """Which of several processes this one is, as torchrun says it in the environment."""
 
+import ctypes
 import hashlib
 import os
+import signal
+import sys
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
-__all__ = ["RUN_ID_VARIABLE", "Rank", "rank_environment", "take_rank", "visible_device"]
+__all__ = ["RUN_ID_VARIABLE", "Rank", "end_with_parent", "rank_environment", "take_rank", "visible_device"]
 
 RUN_ID_VARIABLE = "UNVEIL_RUN_ID"
 """Set by the harness for processes that it starts; they leave the table to the one that started them."""
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
@@ -66,3 +70,12 @@ def visible_device(environment: Mapping[str, str], local: int) -> str:
     """
     visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return visible[local % len(visible)] if visible else str(local)
+
+
+def end_with_parent() -> None:
+    """Has this process terminated when the one that started it ends, however it ends; on Linux only.
+
+    Workers of a killed harness would otherwise go on, unseen.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
