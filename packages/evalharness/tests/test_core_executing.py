@@ -163,6 +163,31 @@ def test_slurm_that_is_not_there_is_one_line(options, monkeypatch):
         dispatch(replace(options, executor="slurm"), rank=None, summary=RunSummary(), load=loader(ToyTask()))
 
 
+def test_what_slurm_is_told(options, monkeypatch, tmp_path):
+    pytest.importorskip("submitit")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, words in (("srun", "true"), ("sbatch", 'cat "$1" > "$0.got"; echo Submitted batch job 12')):
+        (programs / name).write_text(f"#!/bin/sh\n{words}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    settings = ClusterOptions(partition="long", gpus=1, cpus=3, timeout_min=90)
+    options = replace(options, executor="slurm", seeds=(0, 1), devices=2, cluster=settings)
+    dispatch(options, rank=None, summary=RunSummary(), load=loader(ToyTask()))
+    script = (programs / "sbatch.got").read_text()
+    for line in (
+        "--partition=long",
+        "--gpus-per-node=1",
+        "--cpus-per-task=3",
+        "--time=90",
+        "--array=0-1%2",
+        "--requeue",
+    ):
+        assert f"#SBATCH {line}" in script
+    numbers = {json.loads(file.read_text())["job_id"] for file in (options.output_path / "submitit/jobs").iterdir()}
+    assert numbers == {"12_0", "12_1"}
+
+
 def test_slurm_gets_what_it_does_not_have(options, monkeypatch):
     submitted = []
 
