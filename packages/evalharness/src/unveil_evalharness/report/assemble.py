@@ -1,5 +1,7 @@
 """Puts the report of evaluated checkpoints together, section by section."""
 
+from collections.abc import Sequence
+
 from unveil_evalharness.correlate.correlation import Correlation
 from unveil_evalharness.report.content import Content, Section
 from unveil_evalharness.report.figures.study import study_figures
@@ -15,13 +17,14 @@ from unveil_evalharness.report.tables import overview_table, problem_table, task
 __all__ = ["assemble"]
 
 
-def assemble(lookup: Lookup, correlation: Correlation) -> Content:
-    """Everything the report says about these results."""
+def assemble(lookup: Lookup, correlation: Correlation, comparisons: Sequence[Section] = ()) -> Content:
+    """Everything the report says about these results, with comparisons made elsewhere after the figures."""
     measured = {column.task for column in lookup.columns}
     problems = problem_table(lookup)
     pictures, outcomes = exhibits(lookup)
     sections = (
         Section(key="figures", title="Figures", figures=study_figures(lookup, correlation)),
+        *comparisons,
         correlation_section(correlation),
         forecasts_of_evidence(lookup.evidence, correlation),
         Section(
@@ -38,7 +41,7 @@ def assemble(lookup: Lookup, correlation: Correlation) -> Content:
     title = f"Evaluation of {count(len(lookup.checkpoints), 'checkpoint')} on {count(len(lookup.tasks), 'task')}"
     return Content(
         title=title,
-        answers=answers(lookup, correlation),
+        answers=(*(answer for section in comparisons for answer in section.answers), *answers(lookup, correlation)),
         overview=overview_table(lookup),
         sections=tuple(section for section in sections if not section.is_empty),
     )

@@ -25,6 +25,8 @@ class ReportOptions:
     """Output folders of `evalharness run`; several may be separated by commas or spaces."""
     published: str = ""
     """A published set instead of results, such as xie2023: the whole page without a checkpoint."""
+    include: tuple[Path, ...] = ()
+    """Files that `evalharness compare --json` or `evalharness gate --json` printed: shown after the results."""
     format: tuple[str, ...] = FORMATS
     """What to write: html, md, json, csv."""
     figures: bool = True
@@ -39,6 +41,8 @@ class ReportOptions:
                 raise UsageError(f"--format has no {name!r}{nearest(name, list(FORMATS))}")
         if not self.format:
             raise UsageError(f"--format is empty; give one or more of {', '.join(FORMATS)}")
+        if self.published and self.include:
+            raise UsageError("--include belongs to results of your own; leave it out with --published")
         if self.published and self.results:
             raise UsageError("give result folders or --published, not both; run the command twice for two reports")
 
@@ -56,7 +60,13 @@ def main(options: ReportOptions) -> int:
 
         report = make_published_report(options.published, options.output, formats=formats, figures=options.figures)
     else:
-        report = make_report(split_paths(options.results), options.output, formats=formats, figures=options.figures)
+        report = make_report(
+            split_paths(options.results),
+            options.output,
+            formats=formats,
+            figures=options.figures,
+            include=options.include,
+        )
     sys.stdout.write("\n".join(_lines(report)) + "\n")
     return 0
 

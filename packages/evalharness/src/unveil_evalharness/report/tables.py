@@ -144,14 +144,17 @@ def correlation_table(correlation: Correlation) -> Table:
             )
         )
     level = f"{correlation.confidence:.0%}".replace("%", " %")
+    measured = [stratum.statistics for stratum in correlation.strata if stratum.statistics is not None]
+    grouped = any(one.num_groups is not None for one in measured)
     return Table(
         title="Validation loss against each metric",
         header=("metric", "loss", "n", "Spearman", "Pearson", "Kendall", "per +0.01 loss", "p"),
         rows=tuple(rows),
         num_text_columns=2,
         notes=(
-            f"In brackets: {level} percentile-bootstrap intervals over checkpoints, with seed {correlation.seed} and "
-            f"{correlation.num_resamples} resamples.",
+            f"In brackets: {level} percentile-bootstrap intervals"
+            + (", of whole groups where checkpoints are grouped" if grouped else " over checkpoints")
+            + f", with seed {correlation.seed} and {correlation.num_resamples} resamples.",
             "Per +0.01 loss: change of the metric (least squares). p: how often a random order is as far from zero "
             "(two-sided permutation test of Spearman's coefficient).",
             *(f"Left out of {item.metric}: {item.label}: {item.reason}." for item in correlation.left_out),

@@ -19,6 +19,7 @@ from unveil_evalharness.report.machine import rows_csv, table_csv, to_json
 from unveil_evalharness.report.markdown import to_markdown
 from unveil_evalharness.report.page import to_html
 from unveil_evalharness.report.papers import paper_files
+from unveil_evalharness.report.sections.comparisons import comparison_sections
 from unveil_evalharness.report.tables import table_file
 
 __all__ = ["FORMATS", "Format", "Report", "make_report", "write_content", "write_report"]
@@ -52,12 +53,26 @@ def write_report(output_paths: Sequence[Path], destination: Path) -> Path:
 
 
 def make_report(
-    output_paths: Sequence[Path], destination: Path, *, formats: Sequence[Format] = FORMATS, figures: bool = True
+    output_paths: Sequence[Path],
+    destination: Path,
+    *,
+    formats: Sequence[Format] = FORMATS,
+    figures: bool = True,
+    include: Sequence[Path] = (),
 ) -> Report:
-    """`write_report` in chosen formats, also returning the content for whoever wants to print it."""
+    """`write_report` in chosen formats, also returning the content for whoever wants to print it.
+
+    Args:
+        output_paths: output folders of ``evalharness run``.
+        destination: folder to write.
+        formats: which files to write.
+        figures: whether to write each figure as SVG and PNG too.
+        include: JSON files of `evalharness compare` and `evalharness gate` to show.
+    """
+    comparisons = comparison_sections(include)
     evidence = read_evidence(output_paths)
     correlation = correlate_evidence(evidence)
-    content = assemble(Lookup.of(evidence), correlation)
+    content = assemble(Lookup.of(evidence), correlation, comparisons)
     return write_content(
         content,
         destination,

@@ -33,6 +33,7 @@ def exhibits(lookup: Lookup) -> tuple[Section, Section]:
     tables: list[Table] = []
     left = _MAX_TOTAL
     notes: list[str] = []
+    seen: list[str] = []
     for task in lookup.tasks:
         rows = _one_per_checkpoint(lookup, task)
         with_pictures, with_tables = [row for row in rows if row.gallery], [row for row in rows if row.tables]
@@ -43,16 +44,21 @@ def exhibits(lookup: Lookup) -> tuple[Section, Section]:
                 galleries.append(Gallery(title=_title(row), shots=shots))
         for row in _spread(with_tables):
             tables += _tables(lookup, row)
-        notes += [
-            f"{task}: {what} of {MAX_PER_TASK} of {len(all_rows)} checkpoints, evenly spaced in the order of the "
-            f"results; the others are in {where}/ of the output folder."
-            for what, where, all_rows in (("pictures", "gallery", with_pictures), ("tables", "tables", with_tables))
-            if len(all_rows) > MAX_PER_TASK
-        ]
+        seen += _left_out(task, "pictures", "gallery", len(with_pictures))
+        notes += _left_out(task, "tables", "tables", len(with_tables))
     rule = ("Which items are shown is decided by a hash of their names, never by the outcome.",) if galleries else ()
-    pictures = Section(key="predictions", title="Predictions", paragraphs=rule, galleries=tuple(galleries))
+    pictures = Section(key="predictions", title="Predictions", paragraphs=(*rule, *seen), galleries=tuple(galleries))
     outcomes = Section(key="outcomes", title="Classes and confusions", paragraphs=tuple(notes), folded=tuple(tables))
     return pictures, outcomes
+
+
+def _left_out(task: str, what: str, where: str, count: int) -> list[str]:
+    if count <= MAX_PER_TASK:
+        return []
+    return [
+        f"{task}: {what} of {MAX_PER_TASK} of {count} checkpoints, evenly spaced in the order of the results; "
+        f"the others are in {where}/ of the output folder."
+    ]
 
 
 def _one_per_checkpoint(lookup: Lookup, task: str) -> list[ResultRow]:

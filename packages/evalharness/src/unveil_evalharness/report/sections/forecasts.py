@@ -68,6 +68,8 @@ def _left_out(known: KnownRuns) -> list[Forecasted]:
     for index, run in enumerate(known.runs):
         group = run.model if by_model else run.pair
         rest = known.keep([(other.model if by_model else other.pair) != group for other in known.runs])
+        if not len(rest):
+            raise ResultsError(f"all {len(known)} known runs are of one group, and none is left to learn from")
         one = forecast(rest, run, level=LEVEL)
         found.append(
             Forecasted(
