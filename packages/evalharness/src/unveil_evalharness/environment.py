@@ -12,6 +12,7 @@ __all__ = ["PACKAGES", "choose_device", "code_version", "hardware", "package_ver
 PACKAGES: tuple[str, ...] = (
     "unveil-evalharness",
     "unveil-backbones",
+    "unveil-pretrain",
     "torch",
     "torchvision",
     "timm",

@@ -208,9 +208,8 @@ def _total_batch(cell: Cell) -> int | None:
 def _check_dependencies(task: Task) -> None:
     missing = [name for name in task.requires if find_spec(name) is None]
     if missing:
-        raise DependencyError(
-            f"{task.name} needs {', '.join(missing)}; install with: pip install 'unveil-evalharness[all]'"
-        )
+        package = "unveil-pretrain" if "unveil_pretrain" in missing else "unveil-evalharness[all]"
+        raise DependencyError(f"{task.name} needs {', '.join(missing)}; install with: pip install '{package}'")
 
 
 def _check_result(task: Task, result: TaskResult) -> None:

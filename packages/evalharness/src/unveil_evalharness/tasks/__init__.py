@@ -55,9 +55,10 @@ DEFAULT_TASKS: tuple[str, ...] = tuple(
     name
     for name in TASKS
     if name == "zs_classification"
-    or name not in {"zs_classification_80", *(member for group in TASK_GROUPS.values() for member in group)}
+    or name not in {"zs_classification_80", "val_loss", *(member for group in TASK_GROUPS.values() for member in group)}
 )
-"""What is evaluated when no task is named: those that read ``imagenet/``, ``coco/``, ``ade20k/`` and any captions."""
+"""What is evaluated when no task is named: those that read ``imagenet/``, ``coco/``, ``ade20k/`` and any captions, and
+need no other package of this repository (``val_loss`` runs `pretrain`)."""
 
 
 def expand(names: Iterable[str]) -> tuple[str, ...]:
