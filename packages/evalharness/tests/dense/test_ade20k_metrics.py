@@ -22,6 +22,7 @@ def test_scores_by_hand():
     # Class 0: 6 / 8. Class 1: 4 / 6. Class 2 occurs nowhere and does not count.
     assert result.mean_iou == pytest.approx((6 / 8 + 4 / 6) / 2)
     assert result.accuracy == pytest.approx(10 / 12)
+    assert result.mean_accuracy == pytest.approx((6 / 8 + 4 / 4) / 2)
 
 
 def test_multiplicities_weigh_images():
@@ -62,33 +63,75 @@ def test_no_standard_error_from_one_image_or_without_resamples():
 
 def test_per_image_table():
     case = counts([[6, 0], [0, 0]], [[6, 2], [0, 0]], [[8, 0], [0, 0]])
-    table = metrics.per_image(["a.png", "b.png"], case)
-    assert table.rows() == [("a.png", 8, 0.75, pytest.approx((0.75 + 0) / 2)), ("b.png", 0, None, None)]
+    table = metrics.per_image(["a.png", "b.png"], case, case)
+    shown = table.select("image", "labelled_pixels", "accuracy", "mean_iou")
+    assert shown.rows() == [("a.png", 8, 0.75, pytest.approx((0.75 + 0) / 2)), ("b.png", 0, None, None)]
+
+
+def test_the_table_of_images_gives_the_metrics_again():
+    """Also for a resample, in which images occur twice or not at all."""
+    rng = np.random.default_rng(0)
+    intersection = rng.integers(0, 9, (6, 4))
+    case = counts(intersection, intersection + rng.integers(0, 5, (6, 4)), intersection + rng.integers(0, 5, (6, 4)))
+    views = counts(intersection // 2, case.predicted, case.labelled)
+    table = metrics.per_image([f"{n}.png" for n in range(6)], case, views)
+    rows = np.array([0, 0, 2, 5, 5, 5])
+    for sampled, times in ((table, np.ones(6)), (table[rows], np.bincount(rows, minlength=6))):
+        again = metrics.metric_from_samples(sampled)
+        for suffix, part in (("", case), ("_ms", views)):
+            value = metrics.scores(part, times)
+            assert again[f"mIoU{suffix}"] == pytest.approx(value.mean_iou, abs=1e-12)
+            assert again[f"mAcc{suffix}"] == pytest.approx(value.mean_accuracy, abs=1e-12)
+            assert again[f"aAcc{suffix}"] == pytest.approx(value.accuracy, abs=1e-12)
+
+
+def test_class_and_confusion_tables_by_hand():
+    table = metrics.per_class(["wall", "red", "blue"], CASE)
+    assert table["IoU"].to_list() == [6 / 8, pytest.approx(4 / 6), None]
+    assert table["accuracy"].to_list() == [6 / 8, 1.0, None]
+    assert table["num_images"].to_list() == [1, 1, 0]
+    cells = metrics.confusion_table(["wall", "red", "blue"], np.array([[6, 2, 0], [0, 4, 0], [0, 0, 0]]))
+    assert cells.rows() == [("wall", "wall", 6, 0.75), ("red", "red", 4, 1.0), ("wall", "red", 2, 0.25)]
 
 
 @pytest.mark.mm
-def test_agrees_with_mmseg_on_random_maps():
+def test_agrees_with_mmseg_and_torchmetrics_on_random_maps():
     pytest.importorskip("mmseg")
     import torch
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+    from torchmetrics.functional.classification import multiclass_jaccard_index as jaccard
     from unveil_evalharness import compat
 
     compat.install()
     with compat.third_party_warnings(), compat.third_party_stdout():
         from unveil_evalharness.tasks.ade20k_seg.collector import CountingIoU
 
-        metric = CountingIoU()
+        metric = CountingIoU(4, keep=["20.png"])
         metric.dataset_meta = {"classes": ("a", "b", "c", "d")}
         rng = np.random.default_rng(0)
-        expected = []
+        expected, found, truth = [], [], []
         for side in (7, 20, 33):
             predicted, labelled = rng.integers(0, 4, (side, side)), rng.integers(0, 4, (side, side))
             labelled[rng.random((side, side)) < 0.2] = 255
             expected.append([np.sum((predicted == c) & (labelled == c)) for c in range(4)])
-            sample = {"pred_sem_seg": {"data": torch.tensor(predicted)}, "gt_sem_seg": {"data": torch.tensor(labelled)}}
-            metric.process({}, [sample])
+            found.append(torch.tensor(predicted).flatten())
+            truth.append(torch.tensor(labelled).flatten())
+            maps = {"pred_sem_seg": predicted, "gt_sem_seg": labelled}
+            sample = {name: {"data": torch.tensor(values)} for name, values in maps.items()}
+            metric.process({}, [{**sample, "img_path": f"{side}.png"}])
         reported = metric.evaluate(3)
     assert metric.counts is not None
     assert metric.counts.intersection.tolist() == [[int(value) for value in row] for row in expected]
+    assert {path: kept.shape for path, kept in metric.label_maps.items()} == {"20.png": (20, 20)}
     ours = metrics.scores(metric.counts)
     assert ours.mean_iou == pytest.approx(reported["mIoU"] / 100, abs=6e-5)
+    assert ours.mean_accuracy == pytest.approx(reported["mAcc"] / 100, abs=6e-5)
     assert ours.accuracy == pytest.approx(reported["aAcc"] / 100, abs=6e-5)
+    arguments = (torch.cat(found), torch.cat(truth))
+    options = {"num_classes": 4, "ignore_index": 255}
+    assert ours.mean_iou == pytest.approx(float(jaccard(*arguments, average="macro", **options)), abs=1e-6)
+    for average, value in (("macro", ours.mean_accuracy), ("micro", ours.accuracy)):
+        theirs = multiclass_accuracy(*arguments, average=average, **options)
+        assert value == pytest.approx(float(theirs), abs=1e-6)
+    assert metric.confusion is not None
+    assert metric.confusion.tolist() == multiclass_confusion_matrix(*arguments, **options).tolist()

@@ -10,8 +10,10 @@ from unveil_evalharness.errors import DataError, GateError, ProtocolError, Unkno
 from unveil_evalharness.fingerprint import fingerprint
 from unveil_evalharness.task import SUITES
 from unveil_evalharness.tasks.ade20k_seg import layout
-from unveil_evalharness.tasks.ade20k_seg.config import full_protocol, quick_protocol
+from unveil_evalharness.tasks.ade20k_seg.metrics import metric_from_samples
+from unveil_evalharness.tasks.ade20k_seg.protocols import SCHEDULES, protocol_for, quick_protocol
 from unveil_evalharness.tasks.ade20k_seg.task import Ade20kSegmentation
+from unveil_evalharness.tasks.dense.training import Schedule
 
 pytest.importorskip("mmseg")
 pytestmark = pytest.mark.mm
@@ -25,8 +27,7 @@ def tiny():
         crop_size=64,
         stride=32,
         batch_size=2,
-        max_iters=2,
-        warmup_iters=0,
+        schedule=Schedule(max_iters=2, warmup_iters=0),
         channels=32,
         num_resamples=5,
     )
@@ -46,25 +47,34 @@ def opened(tmp_path):
 def test_a_short_run_reports_everything(ade_root, tiny, make_context, capsys, encoder):
     context, lines = make_context(ade_root, tiny, encoder=encoder)
     result = Ade20kSegmentation().run(context)
-    assert [metric.name for metric in result.metrics] == ["ade20k_seg.mIoU", "ade20k_seg.aAcc"]
+    assert [metric.name for metric in result.metrics] == [spec.name for spec in Ade20kSegmentation().metrics]
+    measured = {metric.name.removeprefix("ade20k_seg."): metric for metric in result.metrics}
+    assert sorted(measured) == ["aAcc", "aAcc_ms", "mAcc", "mAcc_ms", "mIoU", "mIoU_ms"]
     for metric in result.metrics:
         assert 0 <= metric.value <= 1
         assert metric.n == 4
         assert metric.standard_error is not None
     # The commonest class, "wall", fills most of every scene; the mean over three classes is a third of its IoU.
-    iou, accuracy = (metric.baseline for metric in result.metrics)
+    accuracy = measured["aAcc"].baseline
     assert 0.7 < accuracy < 1
-    assert iou == pytest.approx(accuracy / 3)
+    assert measured["mIoU"].baseline == pytest.approx(accuracy / 3)
+    assert measured["mAcc"].baseline == pytest.approx(1 / 3)
     assert result.load_coverage == 1.0
     assert result.samples is not None
     assert sorted(result.samples["labelled_pixels"]) == [3840, 3840, 3840, 7680]
+    again = metric_from_samples(result.samples)
+    assert {name: pytest.approx(metric.value, abs=1e-12) for name, metric in measured.items()} == again
+    assert len(result.gallery) == 4
+    assert all(picture.encoded.startswith(b"\xff\xd8") for picture in result.gallery)
+    assert result.tables["per_class"]["class"].to_list() == ["wall", "red, ruby", "blue"]
+    assert result.tables["confusion"]["pixels"].sum() == result.samples["labelled_pixels"].sum()
     assert capsys.readouterr().out == ""
     assert lines == []
 
 
 def test_the_same_seed_gives_the_same_numbers(ade_root, tiny, make_context):
     # Hardly trained, or every seed would predict the commonest class everywhere.
-    protocol = dataclasses.replace(tiny, lr=1e-6)
+    protocol = dataclasses.replace(tiny, hierarchical=dataclasses.replace(tiny.hierarchical, lr=1e-6))
     tables = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         context, _ = make_context(ade_root, protocol, seed=seed, name=name)
@@ -153,21 +163,88 @@ def test_foreign_weights_are_refused_before_training(ade_root, tiny, make_contex
         Ade20kSegmentation().run(context)
 
 
+def test_zero_and_255_are_ignored_and_classes_count_from_zero(tmp_path, opened):
+    """All 256 values, by our rule, by mmseg's loader, and by hand."""
+    from mmseg.datasets.transforms import LoadAnnotations
+
+    stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    ours = layout.reduce_zero(stored)
+    assert ours.ravel()[[0, 1, 2, 150, 254, 255]].tolist() == [255, 0, 1, 149, 253, 255]
+    Image.fromarray(stored).save(tmp_path / "labels.png")
+    record = {"seg_map_path": str(tmp_path / "labels.png"), "reduce_zero_label": True, "seg_fields": []}
+    theirs = LoadAnnotations(reduce_zero_label=True, imdecode_backend="pillow")({**record, "label_map": None})
+    assert (theirs["gt_seg_map"] == ours).all()
+
+
+def test_views_are_all_scales_plain_and_mirrored_with_labels_as_they_are(ade_root, tiny, opened):
+    from unveil_evalharness.tasks.ade20k_seg import data
+
+    protocol = dataclasses.replace(tiny, test_scales=(0.5, 1.0, 1.5))
+    pair = layout.read_pairs(ade_root, "val")[1]
+    views = data.views_loader([pair], ("a", "b", "c"), protocol, num_workers=0).dataset[0]
+    sides = [tuple(image.shape[1:]) for image in views["inputs"]]
+    assert sorted(sides) == [(32, 32), (32, 32), (64, 64), (64, 64), (96, 96), (96, 96)]
+    labels = torch.from_numpy(layout.reduce_zero(layout.read_labels(pair)))
+    by_view = {(view.img_shape, view.flip): view.gt_sem_seg.data[0] for view in views["data_samples"]}
+    assert len(by_view) == 6
+    assert all(torch.equal(found, labels) for found in by_view.values())
+    plain, mirrored = (
+        next(
+            image
+            for image, view in zip(views["inputs"], views["data_samples"], strict=True)
+            if (tuple(image.shape[1:]), view.flip) == ((64, 64), flip)
+        )
+        for flip in (False, True)
+    )
+    assert torch.equal(plain, mirrored.flip(-1))
+
+
 def test_protocols_differ_and_refuse_nonsense():
     task = Ade20kSegmentation()
-    prints = {fingerprint(task.name, task.version, task.protocol(suite)) for suite in SUITES}
-    assert len(prints) == 3
-    with pytest.raises(UnknownSuiteError, match="'huge'; use one of quick, short, full"):
+    prints = {fingerprint(task.name, task.version, task.protocol(name)) for name in (*SUITES, "80k")}
+    assert len(prints) == 4
+    assert task.protocol("full") == task.protocol("160k")
+    assert all(task.expected_time(name) for name in (*SUITES, *SCHEDULES))
+    with pytest.raises(UnknownSuiteError, match="'huge'; use one of quick, short, full, 80k, 160k"):
         task.protocol("huge")
     with pytest.raises(ProtocolError, match="multiple of 32 and stride at most that"):
         dataclasses.replace(quick_protocol(), stride=999)
+    with pytest.raises(ProtocolError, match="at least one positive scale"):
+        dataclasses.replace(quick_protocol(), test_scales=())
+
+
+def test_published_values_are_those_of_mmsegs_configurations(opened):
+    """Read from the configurations that mmseg's wheel brings."""
+    from importlib.resources import files
+
+    from mmengine.config import Config
+
+    folder = files("mmseg") / ".mim" / "configs"
+    if not folder.is_dir():
+        pytest.skip("mmseg was installed without its configurations")
+    whole = protocol_for("160k")
+    for name, tuning in (
+        ("mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py", whole.plain),
+        ("swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py", whole.hierarchical),
+    ):
+        config = Config.fromfile(str(folder / name))
+        optimiser = config.optim_wrapper.optimizer
+        assert (tuning.lr, tuning.weight_decay) == (optimiser.lr, optimiser.weight_decay)
+        assert tuning.drop_path == config.model.backbone.drop_path_rate
+        rise, fall = config.param_scheduler
+        assert (rise.end, rise.start_factor) == (whole.schedule.warmup_iters, whole.schedule.warmup_start)
+        assert (fall.type, fall.power, fall.end) == ("PolyLR", 1.0, whole.schedule.max_iters)
+        assert list(whole.test_scales) == config.img_ratios
+        assert config.model.auxiliary_head.channels == whole.auxiliary_channels
+    assert Config.fromfile(str(folder / "_base_/schedules/schedule_80k.py")).train_cfg.max_iters == 80_000
+    assert protocol_for("80k").schedule.max_iters == 80_000
 
 
 @pytest.mark.slow
 def test_the_full_protocol_builds(ade_root, load_checkpoint, opened):
     from unveil_evalharness.tasks.ade20k_seg import data, model
 
-    protocol, checkpoint = full_protocol(), load_checkpoint("vit_tiny")
+    protocol, checkpoint = protocol_for("full"), load_checkpoint("vit_tiny")
     pairs = layout.read_pairs(ade_root, "train")
     classes = tuple(str(number) for number in range(150))
     batch = next(iter(data.train_loader(pairs, classes, protocol, batch_size=2, seed=0, num_workers=0)))
@@ -187,7 +264,8 @@ def test_it_learns_what_it_is_shown(ade_root, make_context, encoder):
     for kind in ("images", "annotations"):
         (folder / kind / "validation").rename(folder / kind / "unused")
         (folder / kind / "validation").symlink_to(folder / kind / "training", target_is_directory=True)
-    protocol = dataclasses.replace(quick_protocol(), crop_size=64, stride=64, batch_size=4, max_iters=60)
+    schedule = dataclasses.replace(quick_protocol().schedule, max_iters=60)
+    protocol = dataclasses.replace(quick_protocol(), crop_size=64, stride=64, batch_size=4, schedule=schedule)
     context, _ = make_context(ade_root, protocol, encoder=encoder)
     result = Ade20kSegmentation().run(context)
     assert result.metrics[0].value > result.metrics[0].baseline + 0.2
@@ -204,4 +282,4 @@ def test_real_images_train_and_evaluate(pack, data_root_of, tiny, make_context, 
     context, _ = make_context(root, tiny, limit=5)
     result = Ade20kSegmentation().run(context)
     assert result.metrics[0].n == 5
-    assert result.metrics[1].baseline > 0
+    assert all(metric.baseline > 0 for metric in result.metrics)

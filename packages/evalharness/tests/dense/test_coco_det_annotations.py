@@ -163,3 +163,9 @@ def test_validation_images_without_any_object_are_refused(edit, tmp_path):
     root = edit(lambda content: content["annotations"].pop(0), split="val")
     with pytest.raises(DataError, match="the 1 images in use carry no object"):
         written(root, tmp_path, split="val", sizes=(1,), with_objects=False)
+
+
+def test_an_image_that_is_listed_twice_is_named(edit):
+    """Outcomes are paired by file name."""
+    root = edit(lambda content: content["images"].append({**content["images"][0], "id": 9999}))
+    assert "1 images occur more than once, first" in read_error(root)

@@ -26,6 +26,7 @@ def third_party_warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=DeprecationWarning)
         # Invalid escape sequences, reported when a module is compiled for the first time.
         warnings.filterwarnings("ignore", category=SyntaxWarning)
+        warnings.filterwarnings("ignore", message="invalid escape sequence", category=DeprecationWarning)  # Python 3.11
         yield
 
 

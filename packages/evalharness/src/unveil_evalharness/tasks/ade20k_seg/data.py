@@ -12,7 +12,7 @@ from unveil_evalharness.engine.stream import keyed_loader
 from unveil_evalharness.tasks.ade20k_seg.config import SegmentationProtocol
 from unveil_evalharness.tasks.ade20k_seg.layout import Pair
 
-__all__ = ["ScenePairs", "test_loader", "train_loader"]
+__all__ = ["ScenePairs", "test_loader", "train_loader", "views_loader"]
 
 _WIDEST = 4  # a side may be this many times the other before it limits the scale, as in mmseg's (2048, 512)
 _LARGEST_SHARE = 0.75  # of a training crop that one class may fill (mmseg's cat_max_ratio)
@@ -102,6 +102,31 @@ def test_loader(
     pipeline = [LoadRgb(), resize, _labels(), {"type": "PackSegInputs"}]
     return DataLoader(
         ScenePairs(pairs, classes, pipeline, test_mode=True),
+        batch_size=1,
+        shuffle=False,
+        num_workers=num_workers,
+        collate_fn=pseudo_collate,
+    )
+
+
+def views_loader(
+    pairs: Sequence[Pair], classes: Sequence[str], protocol: SegmentationProtocol, *, num_workers: int
+) -> DataLoader[Any]:
+    """Every image once, in order, as all its views: the scales of the protocol, each plain and mirrored."""
+    side = protocol.crop_size
+    scales = [(round(_WIDEST * side * scale), round(side * scale)) for scale in protocol.test_scales]
+    views = {
+        "type": "TestTimeAug",
+        "transforms": [
+            [{"type": "Resize", "scale": scale, "keep_ratio": True} for scale in scales],
+            [{"type": "RandomFlip", "prob": chance, "direction": "horizontal"} for chance in (0.0, 1.0)],
+            # Labels after resize and flip: they are compared as they are.
+            [_labels()],
+            [{"type": "PackSegInputs"}],
+        ],
+    }
+    return DataLoader(
+        ScenePairs(pairs, classes, [LoadRgb(), views], test_mode=True),
         batch_size=1,
         shuffle=False,
         num_workers=num_workers,

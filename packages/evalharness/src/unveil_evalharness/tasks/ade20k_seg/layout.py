@@ -19,7 +19,17 @@ from PIL import Image
 
 from unveil_evalharness.errors import DataError
 
-__all__ = ["IGNORED", "MAX_CLASSES", "Pair", "class_names", "count_pixels", "data_hash", "read_labels", "read_pairs"]
+__all__ = [
+    "IGNORED",
+    "MAX_CLASSES",
+    "Pair",
+    "class_names",
+    "count_pixels",
+    "data_hash",
+    "read_labels",
+    "read_pairs",
+    "reduce_zero",
+]
 
 IGNORED = 255
 """Value of unlabelled pixels once classes are counted from 0."""
@@ -138,6 +148,15 @@ def read_labels(pair: Pair) -> UInt8[np.ndarray, "h w"]:
     if values.max(initial=0) > IGNORED:
         raise DataError(f"{pair.labels} holds the value {values.max()}; classes are 1 … {MAX_CLASSES}")
     return values.astype(np.uint8)
+
+
+def reduce_zero(labels: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    """Stored labels as classes from 0: 0 and 255 become `IGNORED`, 1 … N become 0 … N - 1 (mmseg's reduce_zero_label).
+
+    Args:
+        labels: a label map as `read_labels` returns it.
+    """
+    return np.where((labels == 0) | (labels == IGNORED), IGNORED, labels - (labels > 0)).astype(np.uint8)
 
 
 def count_pixels(pairs: Sequence[Pair], num_classes: int) -> Int[np.ndarray, "n classes"]:

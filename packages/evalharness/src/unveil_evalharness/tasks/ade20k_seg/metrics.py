@@ -1,6 +1,6 @@
-"""Mean intersection over union and pixel accuracy with their sampling errors, from counts per image.
+"""Mean intersection over union and accuracies with their sampling errors, from counts per image.
 
-Both metrics are functions of counts summed over images, so the counts of each image (`ImageCounts`) give the value,
+All metrics are functions of counts summed over images, so the counts of each image (`ImageCounts`) give the value,
 the value of every bootstrap resample, and the per-image table. mmseg's `IoUMetric` counts; the values here are not
 rounded as its are, and must agree with them.
 
@@ -14,7 +14,17 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int, Num
 
-__all__ = ["ImageCounts", "Scores", "majority_counts", "per_image", "scores", "standard_errors"]
+__all__ = [
+    "ImageCounts",
+    "Scores",
+    "confusion_table",
+    "majority_counts",
+    "metric_from_samples",
+    "per_class",
+    "per_image",
+    "scores",
+    "standard_errors",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,16 +39,18 @@ class ImageCounts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
-    """The two metrics, as fractions."""
+    """The three metrics, as fractions."""
 
     mean_iou: float
     """Mean over the classes that are labelled or predicted anywhere."""
+    mean_accuracy: float
+    """Mean over the labelled classes of the share of their pixels that are right."""
     accuracy: float
     """Share of labelled pixels that are right."""
 
 
 def scores(counts: ImageCounts, multiplicity: Num[np.ndarray, " n"] | None = None) -> Scores:
-    """Both metrics over all images.
+    """All metrics over all images.
 
     Args:
         counts: per image.
@@ -50,13 +62,14 @@ def scores(counts: ImageCounts, multiplicity: Num[np.ndarray, " n"] | None = Non
     )
     iou = _ratio(intersection, predicted + labelled - intersection)
     return Scores(
-        mean_iou=float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan"),
+        mean_iou=_mean(iou),
+        mean_accuracy=_mean(_ratio(intersection, labelled)),
         accuracy=float(_ratio(intersection.sum(), labelled.sum())),
     )
 
 
 def standard_errors(counts: ImageCounts, *, num_resamples: int, seed: int) -> Scores | None:
-    """Bootstrap standard errors of both metrics over images (Efron): they are drawn anew with replacement.
+    """Bootstrap standard errors of all metrics over images (Efron): they are drawn anew with replacement.
 
     Returns:
         Standard deviations of the resampled values; None for fewer than two images or resamples.
@@ -68,6 +81,7 @@ def standard_errors(counts: ImageCounts, *, num_resamples: int, seed: int) -> Sc
     resampled = [scores(counts, draw) for draw in draws]
     return Scores(
         mean_iou=float(np.nanstd([one.mean_iou for one in resampled], ddof=1)),
+        mean_accuracy=float(np.nanstd([one.mean_accuracy for one in resampled], ddof=1)),
         accuracy=float(np.nanstd([one.accuracy for one in resampled], ddof=1)),
     )
 
@@ -86,12 +100,18 @@ def majority_counts(training: Int[np.ndarray, "images c"], labelled: Int[np.ndar
     return ImageCounts(intersection=intersection, predicted=predicted, labelled=labelled)
 
 
-def per_image(names: Sequence[str], counts: ImageCounts) -> pl.DataFrame:
-    """What happened in each image.
+def per_image(names: Sequence[str], counts: ImageCounts, views: ImageCounts) -> pl.DataFrame:
+    """What happened in each image, enough to compute the metrics again (`metric_from_samples`).
+
+    Args:
+        names: file names.
+        counts: of the single-scale test.
+        views: of the multi-scale test.
 
     Returns:
-        Columns ``image``, ``labelled_pixels``, ``accuracy`` and ``mean_iou`` (over the classes of that image,
-        labelled or predicted; null where nothing is labelled).
+        Columns ``image``, ``labelled_pixels``, ``accuracy`` and ``mean_iou`` (over the classes of that image, labelled
+        or predicted; null where nothing is labelled), and lists with an entry per class: ``labelled``,
+        ``intersection``, ``predicted``, ``intersection_ms``, ``predicted_ms``.
     """
     iou = _ratio(counts.intersection, counts.predicted + counts.labelled - counts.intersection)
     present = np.isfinite(iou)
@@ -101,8 +121,82 @@ def per_image(names: Sequence[str], counts: ImageCounts) -> pl.DataFrame:
             "labelled_pixels": counts.labelled.sum(axis=1),
             "accuracy": _ratio(counts.intersection.sum(axis=1), counts.labelled.sum(axis=1)),
             "mean_iou": _ratio(np.where(present, iou, 0).sum(axis=1), present.sum(axis=1)),
+            "labelled": counts.labelled.tolist(),
+            "intersection": counts.intersection.tolist(),
+            "predicted": counts.predicted.tolist(),
+            "intersection_ms": views.intersection.tolist(),
+            "predicted_ms": views.predicted.tolist(),
         }
     ).with_columns(pl.col("accuracy", "mean_iou").fill_nan(None))
+
+
+def metric_from_samples(samples: pl.DataFrame) -> dict[str, float]:
+    """All metrics from the table of `per_image`; repeated rows count as often.
+
+    Returns:
+        ``mIoU``, ``mAcc``, ``aAcc`` of the single-scale test, and the same with ``_ms`` of the multi-scale test.
+    """
+    labelled = np.array(samples["labelled"].to_list(), dtype=np.int64)
+    result: dict[str, float] = {}
+    for suffix in ("", "_ms"):
+        intersection, predicted = (
+            np.array(samples[f"{part}{suffix}"].to_list(), dtype=np.int64) for part in ("intersection", "predicted")
+        )
+        value = scores(ImageCounts(intersection=intersection, predicted=predicted, labelled=labelled))
+        result |= {
+            f"mIoU{suffix}": value.mean_iou,
+            f"mAcc{suffix}": value.mean_accuracy,
+            f"aAcc{suffix}": value.accuracy,
+        }
+    return result
+
+
+def per_class(names: Sequence[str], counts: ImageCounts) -> pl.DataFrame:
+    """Each class over all images.
+
+    Returns:
+        Columns ``class``, ``IoU`` (null where neither labelled nor predicted), ``accuracy`` (null where not labelled),
+        ``labelled_pixels``, ``predicted_pixels`` and ``num_images`` with such a label.
+    """
+    intersection, predicted, labelled = (
+        part.sum(axis=0) for part in (counts.intersection, counts.predicted, counts.labelled)
+    )
+    return pl.DataFrame(
+        {
+            "class": list(names),
+            "IoU": _ratio(intersection, predicted + labelled - intersection),
+            "accuracy": _ratio(intersection, labelled),
+            "labelled_pixels": labelled,
+            "predicted_pixels": predicted,
+            "num_images": (counts.labelled > 0).sum(axis=0),
+        }
+    ).with_columns(pl.col("IoU", "accuracy").fill_nan(None))
+
+
+def confusion_table(names: Sequence[str], pixels: Int[np.ndarray, "c c"]) -> pl.DataFrame:
+    """The occupied cells of a confusion matrix, most pixels first.
+
+    Args:
+        names: of the classes.
+        pixels: by label (rows) and prediction (columns).
+
+    Returns:
+        Columns ``label``, ``prediction``, ``pixels`` and ``share`` of the label's pixels.
+    """
+    labels, predictions = np.nonzero(pixels)
+    values = pixels[labels, predictions]
+    return pl.DataFrame(
+        {
+            "label": [names[int(index)] for index in labels],
+            "prediction": [names[int(index)] for index in predictions],
+            "pixels": values,
+            "share": values / pixels.sum(axis=1)[labels],
+        }
+    ).sort("pixels", descending=True, maintain_order=True)
+
+
+def _mean(values: Float[np.ndarray, " c"]) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
 def _ratio(

@@ -74,6 +74,12 @@ def read_split(data_root: Path, split: str) -> Split:
                 f"{path}: {len(unknown)} of {len(annotations)} annotations have a {key} that is not among its {kind}, "
                 f"first {unknown[0][key]!r}; remove them or add the {kind}"
             )
+    names = Counter(image["file_name"] for image in images)
+    repeated = [name for name, count in names.items() if count > 1]
+    if repeated:
+        raise DataError(
+            f"{path}: {len(repeated)} images occur more than once, first {repeated[0]!r}; keep one entry each"
+        )
     missing = [image["file_name"] for image in images if not (image_dir / image["file_name"]).is_file()]
     if missing:
         raise DataError(

@@ -1,4 +1,4 @@
-"""How detection and segmentation train: one set of rates per encoder family, and interim checkpoints."""
+"""How detection and segmentation train: a schedule, and one set of rates per encoder family."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,6 @@ from unveil_evalharness.engine.runner import Precision, TrainingPlan
 from unveil_evalharness.errors import ProtocolError
 
 __all__ = ["EncoderTuning", "Schedule", "is_plain", "training_plan"]
-
-_INTERIM_CHECKPOINTS = 50
-_LEAST_INTERVAL = 50  # steps; what a kill may cost a run of any length
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +62,7 @@ def is_plain(encoder: Encoder) -> bool:
 
 
 def training_plan(schedule: Schedule, tuning: EncoderTuning, *, accumulate: int, precision: Precision) -> TrainingPlan:
-    """How the engine trains, with about fifty interim checkpoints, none closer than fifty steps."""
+    """How the engine trains, with interim checkpoints as it places them by itself."""
     return TrainingPlan(
         max_iters=schedule.max_iters,
         optimiser=OptimiserSettings(
@@ -80,5 +77,4 @@ def training_plan(schedule: Schedule, tuning: EncoderTuning, *, accumulate: int,
         ),
         accumulate=accumulate,
         precision=precision,
-        checkpoint_interval=max(_LEAST_INTERVAL, schedule.max_iters // _INTERIM_CHECKPOINTS),
     )
