@@ -85,6 +85,7 @@ input()
             output_path=Path("o"),
             tasks=("knn", "x.y:Z"),
             suite="full",
+            protocol=("knn=short",),
             seeds=(3, 4),
             repeats=2,
             limit=0.25,
@@ -144,6 +145,7 @@ def test_a_cell_in_which_a_process_of_this_run_died_is_a_failure_and_the_others_
 
 def test_one_job_for_all_repeats_of_a_cell(options, mae_checkpoint):
     options = replace(options, tasks=("toy_task:ToyTask", "other"), seeds=(0, 1), repeats=2, limit=3)
+    options = replace(options, protocol=("other=full",))
     by_name = {"toy_task:ToyTask": ToyTask(), "other": ToyTask(name="other")}
     cells = build_grid(options, by_name.__getitem__).cells
     assert len(cells) == 8
@@ -151,6 +153,8 @@ def test_one_job_for_all_repeats_of_a_cell(options, mae_checkpoint):
     assert [job.name.split("-")[0] + job.name[-1] for job in jobs] == ["toy0", "toy1", "other0", "other1"]
     own = parse_options(RunOptions, "run", jobs[1].command[4:])
     assert (own.tasks, own.seeds, own.repeats, own.limit) == (("toy_task:ToyTask",), (1,), 2, 3)
+    assert own.protocol == ()
+    assert parse_options(RunOptions, "run", jobs[2].command[4:]).protocol == ("other=full",)
     assert (own.ckpt, own.executor, own.devices) == ((mae_checkpoint.resolve(),), "inline", 1)
     assert jobs[0].environment == {"UNVEIL_RUN_ID": "r"}
     assert cluster.cell_jobs(options, cells, run_id=None)[0].environment == {}

@@ -38,7 +38,14 @@ def cell_jobs(options: RunOptions, cells: Sequence[Cell], *, run_id: str | None)
     jobs: dict[str, CellJob] = {}
     for cell in cells:
         name = f"{cell.task.name}-{cell.subject.short}-seed{cell.seed}"
-        own = replace(options, ckpt=(cell.subject.path,), tasks=(_task_word(options, cell),), seeds=(cell.seed,))
+        task = _task_word(options, cell)
+        own = replace(
+            options,
+            ckpt=(cell.subject.path,),
+            tasks=(task,),
+            protocol=tuple(entry for entry in options.protocol if entry.startswith(f"{task}=")),
+            seeds=(cell.seed,),
+        )
         jobs.setdefault(
             name,
             CellJob(
@@ -129,6 +136,8 @@ def is_active(options: RunOptions, job_id: str) -> bool:
 
 def _task_word(options: RunOptions, cell: Cell) -> str:
     """What ``--tasks`` calls the cell's task: its name, or the import path of a task of the user's own."""
+    if cell.task.name in options.tasks:
+        return cell.task.name
     words = [word for word in options.tasks if ":" in word and word.rpartition(":")[2] == type(cell.task).__name__]
     return words[0] if words else cell.task.name
 
