@@ -10,7 +10,7 @@ from unveil_evalharness.tasks.imagenet_ft.config import full
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text(encoding="utf-8")
 MARKS = {"paper", "code", "ours"}
-SPELLED = ("imagenet_ft", "linear_probe", "knn")
+SPELLED = ("imagenet_ft", "linear_probe", "knn", "val_loss")
 """Tasks whose tables name the fields as the code spells them."""
 
 
