@@ -112,7 +112,7 @@ def join_cells(
 ) -> Points:
     """`join` on cells; manifests, and passports of losses measured again, by SHA-256 of their checkpoints."""
     measured = _measured(cells, x, passports or {}) if x else {}
-    losses = {} if x else {sha256: [_of_manifest(one)] for sha256, one in manifests.items() if _loss_fault(one) is None}
+    losses = {} if x else _recorded(manifests)
     placed = measured if x else losses
     strata: dict[tuple[Column, str], list[Point]] = {}
     axes: dict[str, Axis] = {}
@@ -139,10 +139,20 @@ def join_cells(
     )
 
 
-def _of_manifest(manifest: Manifest) -> tuple[Axis, float, float | None]:
-    assert manifest.passport is not None
-    axis = Axis(key=manifest.passport.hash, name="validation loss", fields=manifest.passport.to_json())
-    return axis, manifest.val[-1].loss, manifest.val[-1].standard_error
+def _recorded(manifests: Mapping[str, Manifest]) -> dict[str, list[tuple[Axis, float, float | None]]]:
+    """The axis, value and standard error of each checkpoint's last recorded loss that can be compared."""
+    found: dict[str, list[tuple[Axis, float, float | None]]] = {}
+    axes: dict[str, Axis] = {}  # by the passport's words: there are few, and hashing one takes as long as reading them
+    for sha256, manifest in manifests.items():
+        passport = manifest.passport
+        if passport is None or _loss_fault(manifest) is not None:
+            continue
+        axis = axes.get(repr(passport))
+        if axis is None:
+            axis = Axis(key=passport.hash, name="validation loss", fields=passport.to_json())
+            axes[repr(passport)] = axis
+        found[sha256] = [(axis, manifest.val[-1].loss, manifest.val[-1].standard_error)]
+    return found
 
 
 def _measured(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from unveil_evalharness.statistics.ranks import concordance
+
 __all__ = ["Ordering", "Regret", "choice_by_length", "ordering", "ordering_of_counts", "regret"]
 
 Vector = NDArray[np.float64]
@@ -45,10 +47,20 @@ def ordering(x: Vector, y: Vector, *, groups: Groups | None = None, min_gap: flo
         groups: where given, only pairs within a group are counted, [n].
         min_gap: only pairs whose y differ by more are counted.
     """
+    if groups is None and min_gap == 0.0:
+        return _ordering_of_all(x, y)
     right, counted = _pairs(x, y, groups, min_gap)
     num_pairs = int(counted.sum()) // 2
     accuracy = float((right * counted).sum() / counted.sum()) if num_pairs else float("nan")
     return Ordering(accuracy=accuracy, num_pairs=num_pairs)
+
+
+def _ordering_of_all(x: Vector, y: Vector) -> Ordering:
+    """Over all pairs without a table of pairs: those ordered oppositely in x and y, and half of those tied in x."""
+    pairs = concordance(x, y)
+    right, wrong, counted = (int(one.sum()) for one in (pairs.discordant, pairs.concordant, pairs.untied_y))
+    accuracy = (right + (counted - right - wrong) / 2) / counted if counted else float("nan")
+    return Ordering(accuracy=accuracy, num_pairs=counted // 2)
 
 
 def ordering_of_counts(x: Vector, y: Vector, counts: Matrix, *, groups: Groups | None = None) -> Vector:

@@ -4,7 +4,6 @@ A step goes from one run to the next longer one of the same model and data. Fall
 believed, rising ones whether bad news can. Shapes: n points.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,17 +62,19 @@ def steps(x: Vector, y: Vector, pairs: Groups, lengths: Vector, *, confidence: f
         confidence: level of the Wilson intervals.
     """
     order = np.lexsort((lengths, pairs))
-    edges = np.flatnonzero((np.diff(pairs[order]) != 0) | (np.diff(lengths[order]) != 0)) + 1
-    marks = np.split(order, edges)
+    is_new = (np.diff(pairs[order]) != 0) | (np.diff(lengths[order]) != 0)
+    marks = np.concatenate([[0], np.cumsum(is_new)])  # which (pair, length) each run in this order is of
+    sizes, first = np.bincount(marks), order[np.flatnonzero(np.concatenate([[True], is_new]))]
+    mean_x, mean_y = (np.bincount(marks, weights=column[order]) / sizes for column in (x, y))
+    follows = np.flatnonzero(pairs[first[1:]] == pairs[first[:-1]])
     found = [
         Step(
-            shorter=int(before[0]),
-            longer=int(after[0]),
-            change_x=float(x[after].mean() - x[before].mean()),
-            change_y=float(y[after].mean() - y[before].mean()),
+            shorter=int(first[mark]),
+            longer=int(first[mark + 1]),
+            change_x=float(mean_x[mark + 1] - mean_x[mark]),
+            change_y=float(mean_y[mark + 1] - mean_y[mark]),
         )
-        for before, after in itertools.pairwise(marks)
-        if pairs[before[0]] == pairs[after[0]]
+        for mark in follows
     ]
     return Steps(
         falling=_side([step for step in found if step.change_x < 0], confidence),

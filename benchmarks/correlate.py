@@ -1,0 +1,135 @@
+"""How long the correlation study takes: its bootstrap, the published table, and 100,000 result rows.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.correlate
+
+Seconds of processor and of clock. The bootstrap is timed against a loop over the resamples that calls scipy on each, on
+a hundredth of them; all coefficients are compared before. ``docs/benchmarks.md`` holds the figures and the bars.
+"""
+
+import argparse
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+from unveil_evalharness.published import read_published
+from unveil_evalharness.results import ResultRow
+from unveil_evalharness.statistics.coefficients import coefficients_of_counts
+from unveil_evalharness.statistics.resampling import draw_counts
+
+__all__ = ["main"]
+
+_NUM_RESAMPLES = 10_000
+_NUM_SEEDS = 10
+_NUM_METRICS = 10
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints one line per figure; returns 1 if our coefficients are not scipy's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000, help="result rows of the last figure")
+    chosen = parser.parse_args(arguments)
+    if not _bootstrap():
+        return 1
+    _command("correlate --published xie2023", ["--published", "xie2023"])
+    with tempfile.TemporaryDirectory() as folder:
+        _write_results(Path(folder), chosen.rows)
+        _command(f"correlate, {chosen.rows:,} rows", [folder])
+    return 0
+
+
+def _bootstrap() -> bool:
+    runs = read_published("xie2023")
+    x, y = runs["loss"].to_numpy(), runs["value"].to_numpy()
+    counts = draw_counts(np.random.default_rng(0), _NUM_RESAMPLES, len(x))
+    few = counts[: _NUM_RESAMPLES // 100]
+
+    def by_scipy() -> np.ndarray:
+        drawn = (np.repeat(np.arange(len(x)), row.astype(int)) for row in few)
+        return np.array(
+            [
+                (stats.pearsonr(x[i], y[i])[0], stats.spearmanr(x[i], y[i])[0], stats.kendalltau(x[i], y[i])[0])
+                for i in drawn
+            ]
+        )
+
+    if np.abs(by_scipy() - coefficients_of_counts(x, y, few)[:, :3]).max() > 1e-9:
+        print("our coefficients are not scipy's", file=sys.stderr)
+        return False
+    ours, peer = _seconds(lambda: coefficients_of_counts(x, y, counts)), 100 * _seconds(by_scipy)
+    ratio = f"{peer / ours:.0f}×"
+    print(f"{_NUM_RESAMPLES:,} resamples of 63 runs: {ours:.2f} s CPU; a loop over scipy {peer:.1f} s, {ratio}")
+    return True
+
+
+def _seconds(work: Callable[[], object], rounds: int = 5) -> float:
+    """Median of processor time."""
+    found: list[float] = []
+    for _ in range(rounds):
+        start = time.process_time()
+        work()
+        found.append(time.process_time() - start)
+    return float(np.median(found))
+
+
+def _command(name: str, arguments: list[str], rounds: int = 5) -> None:
+    """Median of whole processes, from start to end."""
+    cpu: list[float] = []
+    clock: list[float] = []
+    for _ in range(rounds):
+        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        command = [sys.executable, "-m", "unveil_evalharness", "correlate", *arguments]
+        subprocess.run(command, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        clock.append(time.perf_counter() - start)
+        cpu.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    print(f"{name}: {np.median(cpu):.2f} s CPU, {np.median(clock):.2f} s on the clock")
+
+
+def _write_results(folder: Path, num_rows: int) -> None:
+    """Checkpoints with manifests, each with ten metrics of ten seeds."""
+    import hashlib
+
+    from unveil_backbones.manifest import EncoderSpec, Manifest, Passport, Preprocessing, ValPoint
+
+    passport = Passport(
+        objective="simmim", target_normalisation="window47", reduction="hidden_pixels",
+        mask={"strategy": "unit", "unit": 8, "ratio": 0.6, "rounding": "ceil_hidden"}, realised_ratio=0.609375,
+        mask_seed=0, mask_epoch=0, image_size=(64, 64), crop="resize", images_hash="0" * 16, negative_pool=0,
+        dtype="float32",
+    )  # fmt: skip
+    generator = np.random.default_rng(0)
+    (folder / "manifests").mkdir()
+    with (folder / "results.jsonl").open("w", encoding="utf-8") as file:
+        for number in range(num_rows // (_NUM_METRICS * _NUM_SEEDS)):
+            loss = float(0.4 + 0.1 * generator.random())
+            manifest = Manifest(
+                encoder=EncoderSpec("swinv2_tiny", {"width": 32}), preprocessing=Preprocessing(image_size=(64, 64)),
+                objective="simmim", mask=passport.mask, realised_ratio=0.6, seed=0, step=100 + number,
+                samples_seen=6400, unique_samples=2000, tokens_seen=10**6, device_seconds=30.0, data_hash="data",
+                num_parameters=10**6, versions={}, created="2026-01-01T00:00:00+00:00", passport=passport,
+                val=(ValPoint(step=100 + number, loss=loss, standard_error=0.004, num_images=400),),
+            ).to_json()  # fmt: skip
+            sha256 = hashlib.sha256(manifest.encode()).hexdigest()
+            (folder / "manifests" / f"{sha256[:12]}.json").write_text(manifest, encoding="utf-8")
+            for metric in range(_NUM_METRICS):
+                row = ResultRow(
+                    checkpoint=f"/runs/r{number}/checkpoints/step_1", checkpoint_sha256=sha256, label=f"r{number}",
+                    task="imagenet_ft", task_version=1, suite="quick", protocol="0" * 16, status="ok",
+                    metric=f"imagenet_ft.m{metric}", seed=0, data_hash="d" * 16, standard_error=0.01,
+                    value=0.9 - loss + 0.02 * float(generator.standard_normal()),
+                )  # fmt: skip
+                record = dataclasses.asdict(row)
+                for seed in range(_NUM_SEEDS):
+                    file.write(json.dumps({**record, "seed": seed}) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
