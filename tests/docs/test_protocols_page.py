@@ -69,7 +69,7 @@ def test_the_numbers_given_are_those_in_force(name):
                 if isinstance(value, int | float) and re.fullmatch(r"[\d.e-]+", given):
                     assert float(given) == value, (suite, constant)
                     checked += 1
-    assert checked > 15
+    assert checked >= 12
 
 
 def test_every_recipe_of_fine_tuning_is_in_the_table_as_it_is_in_force():
