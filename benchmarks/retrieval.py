@@ -23,6 +23,7 @@ from benchmarks._retrieval_work import Problem, counted, memory_row, one_hot_top
 __all__ = ["main"]
 
 _SIZES = ((1000, 5000), (5000, 25_000))
+_PEERS = ("NumPy", "PyTorch", "one-hot")
 _LARGEST = (31_000, 155_000)
 
 
@@ -49,10 +50,12 @@ def _comparisons(chosen: argparse.Namespace) -> Iterator[Comparison]:
     sizes = ((100, 500),) if chosen.quick else _SIZES
     for num_images, num_captions in sizes:
         if f"{num_images // 1000}k" in chosen.only or chosen.quick:
-            yield _comparison(problem(num_images, num_captions, chosen.width), bar=8.0 if num_images >= 5000 else None)
+            yield _comparison(
+                problem(num_images, num_captions, chosen.width), chosen, bar=8.0 if num_images >= 5000 else None
+            )
 
 
-def _comparison(given: Problem, *, bar: float | None) -> Comparison:
+def _comparison(given: Problem, chosen: argparse.Namespace, *, bar: float | None) -> Comparison:
     peers: dict[str, Callable[[Problem], np.ndarray]] = {
         "whole matrix sorted, NumPy": lambda given: sorted_by(given, lambda scores: np.argsort(-scores, axis=1)),
         "whole matrix sorted, PyTorch": lambda given: sorted_by(
@@ -60,6 +63,7 @@ def _comparison(given: Problem, *, bar: float | None) -> Comparison:
         ),
         "top k and one-hot": one_hot_top_k,
     }
+    peers = {name: peer for name, peer in peers.items() if any(word in name for word in chosen.peers)}
 
     def differences() -> dict[str, float]:
         ours = counted(given)
@@ -86,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.retrieval", description=__doc__)
     add_arguments(parser)
     parser.add_argument("--only", nargs="+", choices=("1k", "5k", "memory"), default=["1k", "5k", "memory"])
+    parser.add_argument("--peers", nargs="+", choices=_PEERS, default=list(_PEERS), help="whom to compare with")
     parser.add_argument("--width", type=int, default=512, help="width of an embedding")
     parser.add_argument("--quick", action="store_true", help="a small set: shows that it runs, measures nothing")
     return parser

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import top_k_accuracy_score
 from unveil_backbones import ensure_torchvision
-from unveil_evalharness.tasks.zs_retrieval import metrics
+from unveil_evalharness.tasks.zs_retrieval import metrics, ranking
 from unveil_evalharness.tasks.zs_retrieval.ranking import ranks_both_ways
 
 
@@ -109,6 +109,16 @@ def test_recall_is_that_of_scikit_learn_and_torchmetrics(k):
         for j, i in enumerate(owner)
     ]
     assert metrics.hits(captions, k).mean() == pytest.approx(float(torch.stack(recalls).mean()))
+
+
+def test_kept_tiles_and_tiles_computed_twice_give_the_same_ranks(monkeypatch):
+    images, texts, owner = unit_vectors(30)
+    given = (images, texts, np.arange(60), np.arange(60), owner)
+    kept = ranks_both_ways(*given, tile=(7, 11))
+    for room in (0, 1500):
+        monkeypatch.setattr(ranking, "_KEPT_BYTES", room)
+        for ours, theirs in zip(ranks_both_ways(*given, tile=(7, 11)), kept, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_every_query_needs_a_right_candidate():

@@ -6,9 +6,9 @@ for the images and along the columns for the captions, so that neither the whole
 Equal scores count against the query (a documented choice: an encoder that maps everything to one point must not look
 perfect); so do scores that are no numbers.
 
-The best right scores have to be known before counting. They are taken from the very tiles that are counted, computed
-once more where a tile holds a right pair: another routine for them would differ in the last bit, and a candidate could
-then beat itself. With captions in the order of their images few tiles hold right pairs.
+The best right scores have to be known before counting. They are taken from the very tiles that are counted, kept for
+that or computed once more: another routine for them would differ in the last bit, and a candidate could then beat
+itself. With captions in the order of their images few tiles hold right pairs.
 
 Axes: ``n`` images, ``u`` distinct texts, ``c`` captions, ``r`` right (caption, image) pairs, ``d`` embedding width.
 """
@@ -24,6 +24,8 @@ __all__ = ["ranks_both_ways"]
 _TILE_IMAGES = 240
 """At most 255: counts along the columns of a tile are kept in bytes."""
 _TILE_TEXTS = 2048
+_KEPT_BYTES = 256 * 2**20
+"""Tiles with right pairs are kept up to this size in all, beyond it computed twice."""
 
 
 def ranks_both_ways(
@@ -58,7 +60,7 @@ def ranks_both_ways(
     best_image = np.full(len(by_text), -np.inf, dtype=images.dtype)
     best_text = np.full(len(images), -np.inf, dtype=images.dtype)
     for part in tiles.parts(only_right=True):
-        right = tiles.scores(part)[part.rows, part.columns]
+        right = tiles.scores(part, keep=True)[part.rows, part.columns]
         np.fmax.at(best_text[part.images], part.rows, right)
         np.fmax.at(best_image[part.captions], part.columns, right)
     image_ranks, sorted_ranks = np.ones(len(images), dtype=np.int64), np.ones(len(by_text), dtype=np.int64)
@@ -112,6 +114,8 @@ class _Tiles:
         number = pair_image // tile[0] * self._across + text_of_caption[pair_caption] // tile[1]
         order = np.argsort(number, kind="stable")
         self._caption, self._image, self._number = pair_caption[order], pair_image[order], number[order]
+        self._kept: dict[tuple[int, int], np.ndarray] = {}
+        self._room = _KEPT_BYTES
         self._buffer = np.empty(min(tile[0], len(images)) * min(tile[1], len(texts)), dtype=images.dtype)
 
     def parts(self, *, only_right: bool) -> Iterator[_Part]:
@@ -132,8 +136,23 @@ class _Tiles:
                     self._caption[first:last] - start,
                 )
 
-    def scores(self, part: _Part) -> np.ndarray:
-        """Scores of the tile's images with its captions, the same bits each time; overwritten by the next call."""
+    def scores(self, part: _Part, *, keep: bool = False) -> np.ndarray:
+        """Scores of the tile's images with its captions, the same bits each time; overwritten by the next call.
+
+        Args:
+            part: the tile.
+            keep: keep a copy for the next call with this tile, while there is room.
+        """
+        place = (part.images.start, part.texts.start)
+        if place in self._kept:
+            return self._kept.pop(place)
+        scores = self._computed(part)
+        if keep and scores.nbytes <= self._room:
+            self._room -= scores.nbytes
+            self._kept[place] = scores.copy()
+        return scores
+
+    def _computed(self, part: _Part) -> np.ndarray:
         images, texts = self._images[part.images], self._texts[part.texts]
         out = self._buffer[: len(images) * len(texts)].reshape(len(images), len(texts))
         scores = np.matmul(images, texts.T, out=out)
