@@ -151,11 +151,8 @@ def _combined(rows: "polars.DataFrame") -> "polars.DataFrame":
     import polars as pl
 
     measurement = ["checkpoint_sha256", "task", "protocol", "metric", "seed", "limit", "data_hash"]
-    latest = (
-        rows.filter((pl.col("status") == "ok") & (pl.col("repeat") == 0))
-        .group_by(measurement, maintain_order=True)
-        .last()
-    )
+    finished = rows.filter((pl.col("status") == "ok") & (pl.col("repeat") == 0))
+    latest = finished.unique(measurement, keep="last", maintain_order=True)
     column = ["task", "metric", "main", "unit", "higher_is_better", "protocol", "data_hash", "limit"]
     value = pl.col("value").fill_null(float("nan"))
     return latest.group_by([*column, "checkpoint_sha256"], maintain_order=True).agg(
