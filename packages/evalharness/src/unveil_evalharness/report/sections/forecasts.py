@@ -25,10 +25,16 @@ _NUM_RESAMPLES = 30
 
 def forecasts_of_evidence(evidence: Evidence, correlation: Correlation) -> Section:
     """Forecasts of each main metric of evaluated checkpoints; what cannot be forecast is said with its reason."""
-    metrics = dict.fromkeys(stratum.column.metric for stratum in correlation.strata if stratum.column.main)
+    sizes: dict[str, int] = {}
+    for stratum in correlation.strata:
+        if stratum.column.main:
+            sizes[stratum.column.metric] = sizes.get(stratum.column.metric, 0) + len(stratum.points)
     sets: list[KnownRuns] = []
     notes: list[str] = []
-    for metric in metrics:
+    for metric, size in sizes.items():
+        if size > MAX_RUNS:
+            notes.append(f"No forecast of {metric}: {size:,} runs are more than the {MAX_RUNS} forecast one by one.")
+            continue
         try:
             sets.append(known_from_evidence(evidence, metric=metric))
         except HarnessError as error:
@@ -61,8 +67,6 @@ def forecast_section(sets: Sequence[KnownRuns], *, notes: Sequence[str] = ()) ->
 
 def _left_out(known: KnownRuns) -> list[Forecasted]:
     """Every run forecast from the runs of all other groups: models, or model and data where models are few."""
-    if len(known) > MAX_RUNS:
-        raise ResultsError(f"{len(known):,} runs are more than the {MAX_RUNS} that a report forecasts one by one")
     by_model = len({run.model for run in known.runs}) >= _FEWEST_MODELS
     found = []
     for index, run in enumerate(known.runs):
