@@ -12,6 +12,7 @@ from pathlib import Path
 
 from line_training import LineTask
 from toy_task import ToyTask, loader
+from unveil_evalharness import compat
 from unveil_evalharness import run as run_module
 from unveil_evalharness.engine import interim
 from unveil_evalharness.run import RunOptions, run
@@ -98,6 +99,7 @@ MOMENTS = {
 
 
 def main(checkpoint, data, folder):
+    compat.install()  # once, for all children
     for name, (kill_at, arrange, _) in MOMENTS.items():
         child = os.fork()
         if child == 0:
