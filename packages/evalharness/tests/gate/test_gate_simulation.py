@@ -172,7 +172,7 @@ def test_other_outcomes_keep_the_rates_too(in_memory, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["clusters", "losses", "seeds"])
 def test_other_outcomes_keep_the_rates_in_thousands_of_gates(in_memory, kind):
-    number = 3000
+    number = 900
     assert simulate(kind, in_memory, number, margin=0.002)["regressed"] <= at_most(ALPHA, number)
     # 0.12 is several standard errors of each kind: what is found there must be found at least as often as stated.
     assert simulate(kind, in_memory, number // 3, drop=0.16, margin=0.02)["regressed"] >= at_least(POWER, number // 3)

@@ -136,12 +136,10 @@ def metric_from_samples(samples: pl.DataFrame) -> dict[str, float]:
     Returns:
         ``mIoU``, ``mAcc``, ``aAcc`` of the single-scale test, and the same with ``_ms`` of the multi-scale test.
     """
-    labelled = np.array(samples["labelled"].to_list(), dtype=np.int64)
+    labelled = _per_class(samples["labelled"])
     result: dict[str, float] = {}
     for suffix in ("", "_ms"):
-        intersection, predicted = (
-            np.array(samples[f"{part}{suffix}"].to_list(), dtype=np.int64) for part in ("intersection", "predicted")
-        )
+        intersection, predicted = (_per_class(samples[f"{part}{suffix}"]) for part in ("intersection", "predicted"))
         value = scores(ImageCounts(intersection=intersection, predicted=predicted, labelled=labelled))
         result |= {
             f"mIoU{suffix}": value.mean_iou,
@@ -149,6 +147,11 @@ def metric_from_samples(samples: pl.DataFrame) -> dict[str, float]:
             f"aAcc{suffix}": value.accuracy,
         }
     return result
+
+
+def _per_class(column: pl.Series) -> Int[np.ndarray, "n c"]:
+    """A column of equally long lists as a matrix; through Python's lists a resample would take a second."""
+    return column.explode().to_numpy().astype(np.int64).reshape(len(column), -1)
 
 
 def per_class(names: Sequence[str], counts: ImageCounts) -> pl.DataFrame:
