@@ -57,6 +57,7 @@ def test_a_foreign_mae_file_has_a_loss_with_a_passport(options, images, tmp_path
     assert len(passport["hash"]) == 16
 
 
+@pytest.mark.slow
 def test_a_foreign_clip_pair_is_compared_over_captions_in_fixed_pools(caption_shards, tmp_path):
     pytest.importorskip("unveil_pretrain")
     subject = subject_of("open_clip", tmp_path)
