@@ -77,7 +77,8 @@ def test_underscores_and_several_seeds_are_understood(evalharness, flip_checkpoi
     )  # fmt: skip
     assert code == 0
     assert "Seed" in out.splitlines()[0]
-    assert sum("image_recall@5" in line for line in out.splitlines()) == 2
+    assert sum("image_recall@5" in line for line in out.splitlines()) == 3
+    assert sum("over 2 seeds" in line for line in out.splitlines()) == 6
 
 
 def test_a_failing_task_gives_exit_code_one_and_its_reason(retrieval, flip_checkpoint, caption_shards):
@@ -189,8 +190,9 @@ def test_the_options_of_run_are_a_decision():
     from unveil_evalharness.run import RunOptions
 
     assert list(RunOptions.__dataclass_fields__) == [
-        "ckpt", "data_root", "output_path", "tasks", "suite", "protocol", "seeds", "repeats", "limit", "batch_size", "device",
-        "devices", "executor", "cluster", "overwrite", "dry_run", "config", "progress", "json",
+        "ckpt", "data_root", "output_path", "tasks", "suite", "protocol", "seeds", "repeats", "limit", "batch_size",
+        "device", "devices", "executor", "cluster", "overwrite", "dry_run", "format", "model_args", "allow_download",
+        "config", "progress", "json",
     ]  # fmt: skip
 
 
