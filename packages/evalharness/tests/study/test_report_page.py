@@ -187,7 +187,7 @@ def test_failures_and_provenance_are_told(report) -> None:
 
 def test_markdown_tells_the_same(report) -> None:
     text = (report / "report.md").read_text(encoding="utf-8")
-    assert text.startswith("# Evaluation of 7 checkpoints on 4 tasks\n\n- imagenet_ft: ")
+    assert text.startswith("# Evaluation of 7 checkpoints on 4 tasks\n\n- **usable one-sided** imagenet_ft: ")
     assert "](figures/validation_loss_simmim.svg)" in text
     for line in text.splitlines():
         if line.startswith("!["):

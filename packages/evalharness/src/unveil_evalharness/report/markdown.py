@@ -41,10 +41,10 @@ def answer_lines(answers: Sequence[Answer], *, escaped: bool = True) -> list[str
     """One bullet per answer with its cautions below; `escaped` for Markdown, raw for a terminal."""
     lines = []
     for answer in answers:
-        verdict = f"[{answer.verdict}] " if answer.verdict else ""
-        texts = (f"{verdict}{answer.task}: {answer.text}", *answer.cautions)
+        texts = (f"{answer.task}: {answer.text}", *answer.cautions)
         first, *others = (_escape(text) if escaped else " ".join(text.split()) for text in texts)
-        lines += [f"- {first}", *(f"  - {caution}" for caution in others)]
+        mark = f"**{_escape(answer.verdict)}** " if escaped else f"[{answer.verdict}] "
+        lines += [f"- {mark if answer.verdict else ''}{first}", *(f"  - {caution}" for caution in others)]
     return lines
 
 
