@@ -75,7 +75,9 @@ def _image_folder(root: Path) -> Iterator[Finding]:
         folder = root / split
         subject = f"imagenet/{split}"
         if not folder.is_dir():
-            yield _problem(subject, f"{folder} is missing; imagenet_ft reads {split}/<class>/<image>")
+            shards = list(root.glob(f"{split}-*.tar"))
+            missing = f"{folder} is missing; imagenet_ft reads {split}/<class>/<image> or {split}-*.tar"
+            yield _ok(subject, f"{len(shards)} shards") if shards else _problem(subject, missing)
             continue
         counts = {
             entry.name: sum(1 for file in entry.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES)
