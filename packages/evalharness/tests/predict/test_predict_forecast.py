@@ -63,6 +63,8 @@ def test_another_passport_is_refused(published):
 def test_too_few_runs_and_groups_are_refused(published, made_up):
     with pytest.raises(ResultsError, match=r"7 known runs .* are too few"):
         forecast(published.keep([index < 7 for index in range(63)]), _new(published))
+    with pytest.raises(ResultsError, match=r"0 known runs .* are too few"):
+        forecast(published.keep([False] * 63), _new(published))
     three_models = made_up.keep([run.model in ("m0", "m1", "m2") for run in made_up.runs])
     with pytest.raises(ResultsError, match="make 3 groups by model, and 4 are needed"):
         forecast(three_models, _new(made_up, model="other"))

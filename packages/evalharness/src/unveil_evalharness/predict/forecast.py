@@ -123,7 +123,7 @@ def from_features(
     Raises:
         ResultsError: too few known runs or groups.
     """
-    varying = [index for index in range(rows.shape[1]) if np.ptp(rows[:-1, index]) > 1e-12]
+    varying = [index for index in range(rows.shape[1]) if len(known) and np.ptp(rows[:-1, index]) > 1e-12]
     features, asked = rows[:-1, varying], rows[-1:, varying]
     if len(known) < _FEWEST_RUNS or not varying:
         raise ResultsError(
