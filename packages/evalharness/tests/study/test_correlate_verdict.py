@@ -23,9 +23,7 @@ def made(*, rising_loses: bool = True, rising: int = 8, seed: int = 0, noise: fl
                 turned = data == "small" and index >= 2 and rising > 0
                 loss = 0.60 - 0.02 * model - 0.03 * (min(index, 1) if turned else index) + 0.02 * (index - 1) * turned
                 value = (
-                    0.2
-                    + 0.02 * model
-                    + 0.03 * ((1 - 0.6 * (index - 1) if rising_loses else 1) if turned else index)
+                    0.2 + 0.02 * model + 0.03 * ((1 - 0.6 * (index - 1) if rising_loses else 1) if turned else index)
                 )
                 points.append(
                     Point(
