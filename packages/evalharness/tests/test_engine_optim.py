@@ -105,8 +105,8 @@ def test_a_warm_up_as_long_as_the_training_is_refused():
         schedule(OptimiserSettings(lr=1.0, warmup_iters=10), max_iters=10)
 
 
-def rates(settings, max_iters, accumulate=1):
-    """The learning rates of heads and first layer at every pass, by mmengine's own schedulers."""
+def rates(settings, max_iters):
+    """The learning rates of heads and first layer at every step, by mmengine's own schedulers."""
     pytest.importorskip("mmengine")
     from unveil_evalharness import compat
 
@@ -115,10 +115,10 @@ def rates(settings, max_iters, accumulate=1):
 
     model = Model()
     optimiser = build_optimiser(model, model.encoder, settings)
-    configs = schedule(settings, max_iters=max_iters, accumulate=accumulate)
+    configs = schedule(settings, max_iters=max_iters)
     schedulers = [PARAM_SCHEDULERS.build(dict(config), default_args={"optimizer": optimiser}) for config in configs]
     seen = []
-    for _ in range(max_iters * accumulate):
+    for _ in range(max_iters):
         seen.append((optimiser.param_groups[-1]["lr"], optimiser.param_groups[0]["lr"]))
         optimiser.step()
         for scheduler in schedulers:
@@ -127,11 +127,10 @@ def rates(settings, max_iters, accumulate=1):
 
 
 @pytest.mark.mm
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_the_rate_rises_linearly_and_falls_as_a_cosine(accumulate):
-    warmup, total = 4 * accumulate, 20 * accumulate
+def test_the_rate_rises_linearly_and_falls_as_a_cosine():
+    warmup, total = 4, 20
     settings = OptimiserSettings(lr=2.0, warmup_iters=4, warmup_start=0.1, final_lr=0.01, layer_decay=0.5)
-    for step, (head, first) in enumerate(rates(settings, 20, accumulate)):
+    for step, (head, first) in enumerate(rates(settings, 20)):
         if step < warmup:
             factor = 0.1 + 0.9 * step / warmup
         else:
@@ -146,23 +145,20 @@ def test_without_warm_up_the_first_step_has_the_full_rate():
 
 
 @pytest.mark.mm
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_the_rate_falls_along_a_line(accumulate):
-    warmup, total = 4 * accumulate, 20 * accumulate
+def test_the_rate_falls_along_a_line():
+    warmup, total = 4, 20
     settings = OptimiserSettings(lr=2.0, warmup_iters=4, warmup_start=0.1, decay="linear", layer_decay=0.5)
-    for step, (head, first) in enumerate(rates(settings, 20, accumulate)):
+    for step, (head, first) in enumerate(rates(settings, 20)):
         factor = 0.1 + 0.9 * step / warmup if step < warmup else (total - step) / (total - warmup)
         assert head == pytest.approx(2.0 * factor, rel=1e-9)
         assert first == pytest.approx(2.0 * 0.5**3 * factor, rel=1e-9)
 
 
 @pytest.mark.mm
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_the_rate_falls_to_a_tenth_at_each_milestone(accumulate):
+def test_the_rate_falls_to_a_tenth_at_each_milestone():
     settings = OptimiserSettings(lr=2.0, warmup_iters=4, warmup_start=0.1, decay="steps", milestones=(10, 15))
-    for step, (head, _) in enumerate(rates(settings, 20, accumulate)):
-        done = step // accumulate
-        factor = 0.1 + 0.9 * step / (4 * accumulate) if done < 4 else 0.1 ** ((done >= 10) + (done >= 15))
+    for step, (head, _) in enumerate(rates(settings, 20)):
+        factor = 0.1 + 0.9 * step / 4 if step < 4 else 0.1 ** ((step >= 10) + (step >= 15))
         assert head == pytest.approx(2.0 * factor, rel=1e-9)
 
 

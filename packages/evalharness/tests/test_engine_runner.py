@@ -76,10 +76,12 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_step_and_rate(tmp_path):
         run(tmp_path, max_iters=8, explode_at=3)
 
 
-def test_accumulated_passes_hold_the_same_images_as_one_step(tmp_path):
-    whole, _ = run(tmp_path / "whole", max_iters=30)
-    split, _ = run(tmp_path / "split", max_iters=30, accumulate=2)
-    assert split["error"] == pytest.approx(whole["error"], abs=0.1)
+def test_accumulated_passes_train_as_one_step_does(tmp_path):
+    # Dropout is drawn pass by pass, so it is left out here.
+    whole, weights = run(tmp_path / "whole", max_iters=30, dropout=0.0)
+    split, same = run(tmp_path / "split", max_iters=30, accumulate=2, dropout=0.0)
+    assert split["error"] == pytest.approx(whole["error"], rel=1e-4)
+    assert all(torch.allclose(weights[name], same[name], atol=1e-5) for name in weights)
 
 
 class Broken(Line):

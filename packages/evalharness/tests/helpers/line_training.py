@@ -50,7 +50,7 @@ class TinyEncoder(nn.Module):
         return frozenset()
 
 
-def build_model(explode_at=None):
+def build_model(explode_at=None, dropout=0.1):
     from mmengine.model import BaseModel
 
     class Regression(BaseModel):
@@ -61,7 +61,7 @@ def build_model(explode_at=None):
             self.passes = 0
 
         def forward(self, inputs, targets, mode):
-            prediction = self.head(functional.dropout(self.encoder(inputs), 0.1, training=self.training))
+            prediction = self.head(functional.dropout(self.encoder(inputs), dropout, training=self.training))
             if mode == "predict":
                 return [{"error": error} for error in (prediction - targets).abs().flatten().tolist()]
             self.passes += 1
@@ -94,6 +94,7 @@ def train_line(
     accumulate=1,
     checkpoint_interval=0,
     explode_at=None,
+    dropout=0.1,
     ema_decay=0.0,
     hooks=(),
 ):
@@ -101,7 +102,7 @@ def train_line(
     work_dir.mkdir(parents=True, exist_ok=True)
     dataset = dataset or Line()
     with session(scope="mmengine", work_dir=work_dir, seed=seed) as opened:
-        model = build_model(explode_at)
+        model = build_model(explode_at, dropout)
         metrics = train_and_evaluate(
             opened,
             model=model,

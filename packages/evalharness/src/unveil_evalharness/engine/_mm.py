@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import get_dist_info
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, ParamSchedulerHook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -19,7 +19,7 @@ from unveil_evalharness.engine.session import Session
 from unveil_evalharness.engine.stream import Purpose, StreamBatches, derive_seed, seed_globals
 from unveil_evalharness.errors import DivergedError
 
-__all__ = ["EngineRunner", "InterimHook", "KeyedTrainLoop", "NonFiniteLossHook", "ProgressHook"]
+__all__ = ["EngineRunner", "InterimHook", "KeyedTrainLoop", "NonFiniteLossHook", "ProgressHook", "StepwiseSchedule"]
 
 
 class EngineRunner(Runner):
@@ -247,3 +247,19 @@ class ProgressHook(Hook):
         """Closes the evaluation bar."""
         del runner
         self._close()
+
+
+class StepwiseSchedule(ParamSchedulerHook):
+    """Moves the learning rate with optimiser steps, so that splitting a batch into passes does not change it.
+
+    Args:
+        accumulate: passes per optimiser step.
+    """
+
+    def __init__(self, *, accumulate: int) -> None:
+        self._accumulate = accumulate
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """One step of the schedulers after the last pass of an optimiser step."""
+        if (runner.iter + 1) % self._accumulate == 0:
+            super().after_train_iter(runner, batch_idx, data_batch=data_batch, outputs=outputs)

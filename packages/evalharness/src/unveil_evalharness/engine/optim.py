@@ -146,20 +146,19 @@ def build_optimiser(model: nn.Module, encoder: LayeredEncoder, settings: Optimis
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas)
 
 
-def schedule(settings: OptimiserSettings, *, max_iters: int, accumulate: int = 1) -> list[Mapping[str, Any]]:
-    """Scheduler configs of mmengine for linear warm-up and decay, counted in passes.
+def schedule(settings: OptimiserSettings, *, max_iters: int) -> list[Mapping[str, Any]]:
+    """Scheduler configs of mmengine for linear warm-up and decay, counted in optimiser steps.
 
     Args:
         settings: see `OptimiserSettings`.
         max_iters: optimiser steps in all.
-        accumulate: passes per optimiser step; mmengine counts passes.
 
     Raises:
         ProtocolError: the warm-up is as long as the training.
     """
     if settings.warmup_iters >= max_iters:
         raise ProtocolError(f"warmup_iters={settings.warmup_iters} must be below max_iters={max_iters}")
-    warmup, end = settings.warmup_iters * accumulate, max_iters * accumulate
+    warmup, end = settings.warmup_iters, max_iters
     decay: dict[str, Any] = {"begin": warmup, "end": end, "by_epoch": False}
     match settings.decay:
         case "cosine":
@@ -169,8 +168,7 @@ def schedule(settings: OptimiserSettings, *, max_iters: int, accumulate: int = 1
             line = {"start_factor": 1.0, "end_factor": settings.final_lr, "end": end + 1}
             decay |= {"type": "LinearLR", **line}
         case "steps":
-            passes = [step * accumulate for step in settings.milestones]
-            decay |= {"type": "MultiStepLR", "milestones": passes, "gamma": _STEP_FACTOR, "begin": 0}
+            decay |= {"type": "MultiStepLR", "milestones": list(settings.milestones), "gamma": _STEP_FACTOR, "begin": 0}
     if warmup == 0:
         return [decay]
     # mmengine reaches the full rate one step before `end`; `+ 1` makes step `warmup` the first at the full rate.

@@ -127,7 +127,13 @@ def train_and_evaluate(
     """
     from mmengine.evaluator import Evaluator
 
-    from unveil_evalharness.engine._mm import EngineRunner, KeyedTrainLoop, NonFiniteLossHook, ProgressHook
+    from unveil_evalharness.engine._mm import (
+        EngineRunner,
+        KeyedTrainLoop,
+        NonFiniteLossHook,
+        ProgressHook,
+        StepwiseSchedule,
+    )
     from unveil_evalharness.engine.ema import StepwiseEma
 
     if plan.probe_memory and isinstance(train_loader, DataLoader):
@@ -152,14 +158,13 @@ def train_and_evaluate(
         val_cfg={},
         val_evaluator=evaluator if isinstance(evaluator, Evaluator) else Evaluator(_as_list(evaluator)),
         optim_wrapper=_optimiser_wrapper(model, encoder, plan, device),
-        param_scheduler=[
-            dict(config) for config in schedule(plan.optimiser, max_iters=plan.max_iters, accumulate=plan.accumulate)
-        ],
+        param_scheduler=[dict(config) for config in schedule(plan.optimiser, max_iters=plan.max_iters)],
         default_hooks={
             # The stream is keyed; mmengine's per-epoch sampler seeding has nothing to do.
             "sampler_seed": None,
             "logger": {"type": "LoggerHook", "interval": plan.log_interval, "log_metric_by_epoch": False},
             "checkpoint": None,
+            "param_scheduler": StepwiseSchedule(accumulate=plan.accumulate),
         },
         custom_hooks=[*own_hooks, *hooks, *interim_hooks],
         log_processor={"by_epoch": False, "window_size": plan.log_interval},
