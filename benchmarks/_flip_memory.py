@@ -4,10 +4,8 @@ Prints two numbers: bytes resident before the work, and the most during it. A fr
 CPU, where freed memory stays with the allocator.
 """
 
-import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
 from unveil_backbones import ensure_torchvision
@@ -15,6 +13,7 @@ from unveil_backbones.pair_presets import create_pair
 from unveil_pretrain.contrastive import info_nce
 
 from benchmarks._clip import OurStep
+from benchmarks._memory import high_water_mark, resident
 
 __all__ = ["main", "peak_of"]
 
@@ -40,7 +39,7 @@ def main(words: list[str]) -> None:
             images.requires_grad_()
             texts.requires_grad_()
             scale = torch.tensor(14.0, requires_grad=True)
-            before = _resident()
+            before = resident()
             loss = ClipLoss()(images, texts, scale) if who == "open_clip" else info_nce(images, texts, scale).mean()
             loss.backward()
         case ["step", name, ratio, batch]:
@@ -50,16 +49,11 @@ def main(words: list[str]) -> None:
             captions = torch.randint(0, config.vocab_size, (int(batch), config.length))
             step = OurStep(pair, captions, float(ratio))
             images = torch.randn(int(batch), 3, *pair.encoder.config.image_size)
-            before = _resident()
+            before = resident()
             step(images).backward()
         case _:
             raise SystemExit(f"unknown work: {words}")
-    print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-
-
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
-    return pages * resource.getpagesize()
+    print(before, high_water_mark())
 
 
 if __name__ == "__main__":

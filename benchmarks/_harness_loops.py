@@ -202,4 +202,4 @@ def first_loss(make: Maker) -> float:
         batch = model.data_preprocessor(next(iter(parts.train_loader)), training=True)
         losses = model(**batch, mode="loss")
         values = [part for value in losses.values() for part in (value if isinstance(value, list) else [value])]
-        return float(sum(part.mean() for part in values if isinstance(part, Tensor)))
+        return float(sum(part.detach().mean() for part in values if isinstance(part, Tensor)))

@@ -5,17 +5,17 @@ before the work, the most during it, and the seconds of CPU it took. A fresh pro
 where freed memory stays with the allocator.
 """
 
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from unveil_evalharness.tasks.zs_retrieval.ranking import ranks_both_ways
+
+from benchmarks._memory import high_water_mark, resident
 
 __all__ = ["Problem", "counted", "memory_row", "one_hot_top_k", "problem", "sorted_by"]
 
@@ -99,10 +99,10 @@ def main(words: list[str]) -> None:
     """Rank once and print the three numbers."""
     torch.set_num_threads(1)
     given = problem(*map(int, words))
-    before = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * resource.getpagesize()
+    before = resident()
     begin = time.process_time()
     counted(given)
-    print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, time.process_time() - begin)
+    print(before, high_water_mark(), time.process_time() - begin)
 
 
 if __name__ == "__main__":

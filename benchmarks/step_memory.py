@@ -4,9 +4,7 @@ One pair per process: peak resident memory belongs to a process. Measured is the
 model was built, after a small step and two whole ones.
 """
 
-import re
 import sys
-from pathlib import Path
 
 import torch
 from unveil_backbones import create
@@ -14,6 +12,8 @@ from unveil_pretrain.objectives.base import BuildContext, Inputs
 from unveil_pretrain.optim import build_optimizer
 from unveil_pretrain.planning.memory import step_memory
 from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
+
+from benchmarks._memory import high_water_mark, resident
 
 __all__ = ["main"]
 
@@ -25,7 +25,7 @@ def main(recipe: str, num_samples: int) -> None:
     config = {**MIM_RECIPES, **FLIP_RECIPES}[recipe]()
     predicted = step_memory(config, micro_batch=num_samples, device="cpu").total
     captions = [f"a {colour} thing on table {number}" for number in range(200) for colour in ("red", "green")]
-    before = _resident("VmRSS")
+    before = resident()
     objective = config.objective.build(
         BuildContext(
             encoder=create(config.encoder, image_size=config.image_size),
@@ -44,19 +44,11 @@ def main(recipe: str, num_samples: int) -> None:
         objective(inputs, seed=0).per_sample.mean().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    measured = _resident("VmHWM") - before
+    measured = high_water_mark() - before
     print(
         f"{recipe}, {num_samples} samples: predicted {predicted / _MIB:,.0f} MB, measured {measured / _MIB:,.0f} MB, "
         f"ratio {predicted / measured:.2f}"
     )
-
-
-def _resident(what: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at the peak (Linux)."""
-    found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
-    if found is None:
-        raise SystemExit("this benchmark reads /proc/self/status; run it on Linux")
-    return int(found.group(1)) * 1024
 
 
 if __name__ == "__main__":

@@ -103,11 +103,11 @@ def test_full_on_imagenet_1k_has_625_steps_per_epoch():
     assert plan.interim_interval == 3125
 
 
-def test_quick_counts_iterations_and_keeps_no_interim_checkpoint():
+def test_quick_counts_iterations_and_keeps_interim_checkpoints_some_steps_apart():
     recipe = quick().recipes[0]
     plan = _plan(quick(), recipe, num_images=10, accumulate=1)
     assert plan.max_iters == recipe.duration
-    assert plan.interim_interval == 0
+    assert plan.interim_interval == 20
     assert isinstance(plan.optimiser, OptimiserSettings)
 
 

@@ -3,15 +3,18 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars
 from jaxtyping import Float
 from unveil_backbones.manifest import Manifest
 
 from unveil_evalharness.correlate.evidence import Evidence
 from unveil_evalharness.correlate.join import Column, join
 from unveil_evalharness.errors import NotComparableError, ResultsError
+
+if TYPE_CHECKING:
+    import polars
 
 __all__ = ["History", "KnownRuns", "Query", "known_from_evidence", "known_from_table", "query_from_manifest"]
 
@@ -103,7 +106,7 @@ class KnownRuns:
         )
 
 
-def known_from_table(table: polars.DataFrame, *, metric: str, unit: str, origin: str) -> KnownRuns:
+def known_from_table(table: "polars.DataFrame", *, metric: str, unit: str, origin: str) -> KnownRuns:
     """Runs of a published table, each with the shorter runs of its pair as its history.
 
     Args:
@@ -116,6 +119,8 @@ def known_from_table(table: polars.DataFrame, *, metric: str, unit: str, origin:
     Raises:
         ResultsError: the table has no rows of this metric, or no losses.
     """
+    import polars
+
     with_loss = table.drop_nulls(["loss", "steps"])
     if with_loss.is_empty():
         raise ResultsError(f"{origin} holds no validation losses, so nothing can be forecast from it; use xie2023")

@@ -4,8 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-
-import polars
+from typing import TYPE_CHECKING
 
 from unveil_evalharness.correlate.correlation import Correlation, Stratum, correlate_points
 from unveil_evalharness.correlate.load import load
@@ -25,6 +24,9 @@ from unveil_evalharness.report.sections.headline import stratum_answer
 from unveil_evalharness.report.sections.studies import correlation_section
 from unveil_evalharness.report.tables import Cell, Table
 from unveil_evalharness.report.write import Format, Report, write_content
+
+if TYPE_CHECKING:
+    import polars
 
 __all__ = ["make_published_report", "published_content"]
 
@@ -47,7 +49,7 @@ def make_published_report(name: str, destination: Path, *, formats: Sequence[For
     return write_content(content, destination, formats=formats, figures=figures, csv=table.write_csv, extra=extra)
 
 
-def published_content(name: str, table: polars.DataFrame, correlation: Correlation) -> Content:
+def published_content(name: str, table: "polars.DataFrame", correlation: Correlation) -> Content:
     """Answers, figures and tables of a published set."""
     figures: list[Figure] = []
     for stratum in correlation.strata:
@@ -84,7 +86,7 @@ def run_points(stratum: Stratum) -> list[RunPoint]:
     ]
 
 
-def _forecasts(name: str, table: polars.DataFrame, correlation: Correlation) -> Section:
+def _forecasts(name: str, table: "polars.DataFrame", correlation: Correlation) -> Section:
     """Forecasts from losses; a set without losses has none."""
     sets: list[KnownRuns] = []
     for stratum in correlation.strata:
@@ -129,7 +131,7 @@ def _figures(stratum: Stratum, *, first: bool) -> list[Figure]:
     return [figure for figure in found if figure is not None]
 
 
-def _overview(table: polars.DataFrame) -> Table:
+def _overview(table: "polars.DataFrame") -> Table:
     rows = []
     metrics = table["metric"].unique(maintain_order=True).to_list()
     runs = table.select("run", "model", "data", "num_images", "steps", "loss", "overfitted").unique(maintain_order=True)
@@ -158,7 +160,7 @@ def _number(value: float | int | None, *, digits: int = 0, whole: bool = False) 
     return Cell(text=count_text(int(value)) if whole else f"{value:.{digits}f}", value=float(value))
 
 
-def _provenance(name: str, table: polars.DataFrame) -> Section:
+def _provenance(name: str, table: "polars.DataFrame") -> Section:
     sources = table["table"].drop_nulls().unique(maintain_order=True).to_list()
     facts = [("set", name), ("source", PUBLISHED[name]), ("tables", ", ".join(sources)), ("rows", str(len(table)))]
     rows = tuple((Cell(text=what), Cell(text=value)) for what, value in facts)

@@ -1,11 +1,13 @@
 """Parquet tables of a task as tables of the report; a confusion of few classes becomes a shaded square."""
 
 from pathlib import Path
-
-import polars
+from typing import TYPE_CHECKING
 
 from unveil_evalharness.correlate.words import number
 from unveil_evalharness.report.tables import Cell, Table
+
+if TYPE_CHECKING:
+    import polars
 
 __all__ = ["outcome_table", "square"]
 
@@ -16,6 +18,8 @@ _CONFUSION = ("label", "prediction")
 
 def outcome_table(path: Path, name: str, title: str) -> Table | None:
     """The table in a parquet file; None when it cannot be read (its writing was cut short)."""
+    import polars
+
     try:
         frame = polars.read_parquet(path)
     except (OSError, polars.exceptions.PolarsError):
@@ -35,7 +39,7 @@ def outcome_table(path: Path, name: str, title: str) -> Table | None:
     return Table(title=title, header=header, rows=rows, num_text_columns=len(texts))
 
 
-def square(frame: polars.DataFrame, count: str, classes: list[str], title: str) -> Table:
+def square(frame: "polars.DataFrame", count: str, classes: list[str], title: str) -> Table:
     """Rows are the true classes, columns the predicted ones; the shade is the share of the row."""
     found: dict[tuple[str, str], float] = {}
     for label, prediction, value in frame.select(*_CONFUSION, count).iter_rows():
