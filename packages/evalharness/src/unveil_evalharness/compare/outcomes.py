@@ -4,8 +4,8 @@ How a metric follows from the table is found in this order:
 
 1. `metric_from_samples(samples)` in the task's ``metrics.py``, where it gives this metric and no column does;
 2. ranks: columns ``direction`` and ``rank`` give ``<direction>_recall@K``;
-3. a column: ``correct`` and ``correct5`` give ``acc1`` and ``acc5`` (and ``acc1_k20``), any other column the metric of
-   its name.
+3. a column: of the metric's own name (``acc1@20``), else ``correct`` and ``correct5`` for ``acc1`` and ``acc5``,
+   ``lbfgs_correct`` for ``lbfgs_acc1``.
 
 Whatever was found must give the recorded value again, or it is not used: the harness then falls back on standard
 errors and says so.
@@ -34,7 +34,7 @@ MetricFunction = Callable[["polars.DataFrame"], Mapping[str, float]]
 
 _TOLERANCE = 1e-6
 _KEYS = ("key", "image", "file_name", "image_id", "image_key")
-_ACCURACY = re.compile(r"(?:.*_)?acc(?P<k>[15]?)(?:[_@].*)?")
+_ACCURACY = re.compile(r"(?P<prefix>(?:.*_)?)acc(?P<k>[15]?)(?P<rest>(?:[_@].*)?)")
 _RECALL = re.compile(r"(?P<direction>.+)_recall@(?P<k>\d+)")
 
 
@@ -87,8 +87,7 @@ def mean_outcomes(samples: "polars.DataFrame", metric: str) -> Outcomes | None:
         samples = samples.filter(polars.col("direction") == recall["direction"])
         values = samples["rank"].to_numpy() <= int(recall["k"])
     else:
-        accuracy = _ACCURACY.fullmatch(short)
-        column = {"5": "correct5"}.get(accuracy["k"], "correct") if accuracy and short not in samples.columns else short
+        column = _column_of(short, set(samples.columns))
         if column not in samples.columns or not (samples[column].dtype.is_numeric() or _is_bool(samples, column)):
             return None
         samples = samples.filter(polars.col(column).is_not_null())
@@ -105,6 +104,17 @@ def mean_outcomes(samples: "polars.DataFrame", metric: str) -> Outcomes | None:
             "items cannot be paired"
         )
     return Outcomes(keys=keys, clusters=_clusters(samples, key, order), values=values[order].astype(np.float64))
+
+
+def _column_of(short: str, columns: set[str]) -> str:
+    """The column whose mean is the metric, by the metric's name without its task."""
+    accuracy = _ACCURACY.fullmatch(short)
+    if accuracy is None or short in columns:
+        return short
+    name = f"{accuracy['prefix']}{'correct5' if accuracy['k'] == '5' else 'correct'}"
+    # `correct` stands for one setting only: where a table has columns of several, theirs count.
+    several = any(other.startswith(f"{accuracy['prefix']}acc") for other in columns)
+    return short if accuracy["rest"] and several else name
 
 
 def _is_bool(samples: "polars.DataFrame", column: str) -> bool:

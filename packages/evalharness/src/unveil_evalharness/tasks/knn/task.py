@@ -82,6 +82,8 @@ class NearestNeighbours:
         ranked = _ranked(context, frozen.features(train, "train").numpy(), frozen.features(val, "val").numpy(), train)
         main = ranked[protocol.main_neighbours]
         samples = samples_of(main, val, context.data_root)
+        # The outcome for each number of neighbours stands under its metric's name; `correct` is that of the main one.
+        samples = samples.with_columns(**{f"acc1@{k}": ranked[k][:, 0] == val.labels for k in protocol.neighbours})
         measured = [
             metric for k in protocol.neighbours for metric in score(ranked[k], train, val, names={"acc1": _acc1(k)})
         ]
