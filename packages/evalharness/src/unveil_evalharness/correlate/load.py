@@ -133,7 +133,9 @@ _GROUPS = {
 
 
 def _regrouped(points: Points, roles: Roles) -> Points:
-    """Points of output folders with other groups, clusters or controls than the usual ones."""
+    """Points of output folders with other groups, clusters or controls than the usual ones, where any are asked for."""
+    if not (roles.group or roles.cluster or roles.control):
+        return points
     for name in (*roles.group, *((roles.cluster,) if roles.cluster else ())):
         if name not in _GROUPS:
             raise UsageError(f"output folders have no group {name!r}{nearest(name, list(_GROUPS))}")

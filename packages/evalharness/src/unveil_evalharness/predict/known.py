@@ -67,14 +67,9 @@ class KnownRuns:
     runs: tuple[Query, ...]
     values: Float[np.ndarray, " r"]
     passport: str = ""
-    higher_is_better: bool = True
 
     def __len__(self) -> int:
         return len(self.runs)
-
-    def without(self, label: str) -> "KnownRuns":
-        """All runs but those called `label`."""
-        return self.keep([run.label != label for run in self.runs])
 
     def keep(self, kept: Sequence[bool]) -> "KnownRuns":
         """The runs whose flag is set."""
@@ -86,7 +81,6 @@ class KnownRuns:
             runs=tuple(self.runs[index] for index in chosen),
             values=self.values[chosen],
             passport=self.passport,
-            higher_is_better=self.higher_is_better,
         )
 
     def find(self, label: str) -> Query:
@@ -182,7 +176,6 @@ def known_from_evidence(evidence: Evidence, *, metric: str) -> KnownRuns:
         runs=runs,
         values=np.array([point.value for point in points], dtype=np.float64),
         passport=passport,
-        higher_is_better=column.higher_is_better,
     )
 
 
