@@ -145,7 +145,13 @@ def test_arrow_keys_walk_over_the_points(visit, published_page) -> None:
     page.keyboard.press("ArrowRight")
     first = page.locator("#tip").text_content()
     page.keyboard.press("ArrowRight")
-    assert page.locator("#tip").text_content() != first
+    second = page.locator("#tip").text_content()
+    assert second != first
+    # The scroll that brings a focused plot into view may come between two keys, and hides what is shown.
+    page.evaluate("dispatchEvent(new Event('scroll'))")
+    assert page.locator("#tip").is_hidden()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#tip").text_content() not in (first, second)
     page.keyboard.press("Escape")
     assert page.locator("#tip").is_hidden()
 

@@ -104,14 +104,17 @@
     plot.addEventListener("pointerleave", hide);
     plot.addEventListener("blur", hide);
     const inOrder = [...dots].sort((a, b) => a.dataset.x - b.dataset.x);
+    // A page that scrolls hides the tip, also the scroll that brings a focused plot into view; the walk goes on from here.
+    let walked = -1;
+    plot.addEventListener("blur", () => { walked = -1; });
     plot.addEventListener("keydown", (event) => {
       if (event.key === "Escape") hide();
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!step) return;
       event.preventDefault();
-      const from = inOrder.indexOf(near);
-      const next = from < 0 ? 0 : (from + step + inOrder.length) % inOrder.length;
-      show(inOrder[next]);
+      const from = near ? inOrder.indexOf(near) : walked;
+      walked = from < 0 ? 0 : (from + step + inOrder.length) % inOrder.length;
+      show(inOrder[walked]);
     });
   };
 
