@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 from unveil_backbones import VitConfig, VitEncoder
 from unveil_backbones.errors import ConfigError, TokenCountError, UnknownLayerError
-from unveil_backbones.vit_attention import MOST_EXPLICIT_TOKENS, attend, run_rows
+from unveil_backbones.vit_attention import MOST_EXPLICIT_TOKENS, attend
 
 CLIP = VitConfig(
     image_size=(32, 48),
@@ -127,7 +127,7 @@ def test_the_last_block_computes_one_token():
 def test_a_block_for_some_rows_is_the_block(rows):
     block = VitEncoder(CLIP).blocks[1].eval()
     tokens = torch.randn(2, 9, 32)
-    torch.testing.assert_close(run_rows(block, tokens, rows), block(tokens)[:, rows], atol=1e-5, rtol=0)
+    torch.testing.assert_close(block(tokens, rows=rows), block(tokens)[:, rows], atol=1e-5, rtol=0)
 
 
 def test_bfloat16_autocast_is_as_near_to_float32_as_without_optimisations():

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from unveil_backbones._timm import Block, LayerNorm, VisionTransformer
+from unveil_backbones._timm import LayerNorm, VisionTransformer
 from unveil_backbones.base import Encoder, undecayed
 from unveil_backbones.position import resampled_position, sin_cos_position
 from unveil_backbones.specs import EncoderSpec
-from unveil_backbones.vit_attention import VitAttention, run_rows
+from unveil_backbones.vit_attention import VitAttention, VitBlock
 from unveil_backbones.vit_config import VitConfig
 
 __all__ = ["VitConfig", "VitEncoder", "embed_patches"]
@@ -158,8 +158,7 @@ class VitEncoder(Encoder):
         tokens = self._with_prefix(tokens)
         for block in list(self.blocks)[:-1]:
             tokens = self._run(block, tokens)
-        last = cast(Block, self.blocks[-1])
-        return self.norm(self._run(partial(run_rows, last, rows=slice(0, 1)), tokens)[:, 0])
+        return self.norm(self._run(partial(self.blocks[-1], rows=slice(0, 1)), tokens)[:, 0])
 
     def features(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Return one map at the stride of the patches: the encoded tokens without class and register tokens."""
@@ -265,4 +264,5 @@ def _timm_body(config: VitConfig) -> VisionTransformer:
         norm_layer=partial(LayerNorm, eps=config.norm_epsilon),
         act_layer=config.activation,
         attn_layer=VitAttention,
+        block_fn=VitBlock,
     )

@@ -1,8 +1,8 @@
 """Attention and blocks of a Vision Transformer that compute the same as timm's with less traffic.
 
 ``VitAttention`` is timm's module with another inside: on a CPU and for the few tokens that masking leaves, two plain
-batched products beat the fused kernel, which is made for long sequences. ``run_rows`` is a block that is wanted for a
-part of its tokens only: keys and values of all, everything else of those.
+batched products beat the fused kernel, which is made for long sequences. ``VitBlock`` can be wanted for a part of its
+tokens only: keys and values of all, everything else of those.
 
 Shapes: ``b`` images, ``n`` tokens, ``r`` wanted tokens, ``h`` heads, ``f`` channels of a head, ``d = h f``.
 """
@@ -18,7 +18,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from unveil_backbones._timm import Attention, Block
 
-__all__ = ["MOST_EXPLICIT_TOKENS", "Block", "VitAttention", "attend", "run_rows"]
+__all__ = ["MOST_EXPLICIT_TOKENS", "VitAttention", "VitBlock", "attend"]
 
 MOST_EXPLICIT_TOKENS = 256
 """Up to this many tokens the explicit products are used on a CPU; their n^2 scores grow beyond the caches after it."""
@@ -64,27 +64,43 @@ def attend(
     return scaled_dot_product_attention(asked, parts[-2], parts[-1]).transpose(1, 2).flatten(2)
 
 
-def run_rows(block: Block, tokens: Float[Tensor, "b n d"], rows: slice) -> Float[Tensor, "b r d"]:
-    """Return ``block(tokens)[:, rows]`` without computing the other rows of queries, projection and MLP.
+class VitBlock(Block):
+    """timm's block (same parameters, names and results) that can be asked for a part of its tokens.
 
-    Drop path draws as many numbers as in the whole block (one per image), so that the same seed drops the same.
-
-    Args:
-        block: A timm block whose attention has no normalised queries and keys.
-        tokens: All tokens, which are attended to.
-        rows: Those whose result is wanted.
+    That is an argument of ``forward``, so that whatever wraps a block (FSDP, checkpointing, a compiler, hooks) meets it.
     """
-    attention = cast(Attention, block.attn)
-    width = attention.qkv.weight.shape[1]
-    weight, bias = attention.qkv.weight, attention.qkv.bias
-    sides = (attention.num_heads, attention.head_dim)
-    normed = block.norm1(tokens)
-    query = linear(normed[:, rows], weight[:width], None if bias is None else bias[:width])
-    packed = linear(normed, weight[width:], None if bias is None else bias[width:])
-    explicit = isinstance(attention, VitAttention) and attention.explicit
-    attended = attend(query.unflatten(2, sides), packed.unflatten(2, (2, *sides)), explicit=explicit)
-    wanted = tokens[:, rows] + block.drop_path1(block.ls1(attention.proj(attended)))
-    return wanted + block.drop_path2(block.ls2(block.mlp(block.norm2(wanted))))
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        rows: slice | None = None,
+    ) -> Float[Tensor, "b r d"]:
+        """Return the block's tokens; with ``rows``, without computing others' queries, projection and MLP.
+
+        Drop path draws as many numbers as for all tokens (one per image), so that the same seed drops the same.
+
+        Args:
+            x: All tokens, which are attended to.
+            attn_mask: timm's business.
+            is_causal: Likewise.
+            rows: Those whose result is wanted, in a block whose attention has no normalised queries and keys and no
+                mask; ``None`` for all.
+        """
+        if rows is None:
+            return super().forward(x, attn_mask=attn_mask, is_causal=is_causal)
+        attention = cast(Attention, self.attn)
+        width = attention.qkv.weight.shape[1]
+        weight, bias = attention.qkv.weight, attention.qkv.bias
+        sides = (attention.num_heads, attention.head_dim)
+        normed = self.norm1(x)
+        query = linear(normed[:, rows], weight[:width], None if bias is None else bias[:width])
+        packed = linear(normed, weight[width:], None if bias is None else bias[width:])
+        explicit = isinstance(attention, VitAttention) and attention.explicit
+        attended = attend(query.unflatten(2, sides), packed.unflatten(2, (2, *sides)), explicit=explicit)
+        wanted = x[:, rows] + self.drop_path1(self.ls1(attention.proj(attended)))
+        return wanted + self.drop_path2(self.ls2(self.mlp(self.norm2(wanted))))
 
 
 class _ExplicitAttention(Function):

@@ -22,7 +22,7 @@ from unveil_backbones.base import Encoder
 from unveil_backbones.errors import ImageSizeError, TokenCountError
 from unveil_backbones.position_clip import clip_position
 from unveil_backbones.specs import EncoderSpec
-from unveil_backbones.vit_attention import Block, VitAttention
+from unveil_backbones.vit_attention import VitAttention, VitBlock
 from unveil_backbones.vit_video_config import VideoVitConfig
 
 __all__ = ["VideoVitConfig", "VideoVitEncoder", "cubes_of"]
@@ -67,7 +67,7 @@ class VideoVitEncoder(Encoder):
         rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
         self.blocks = nn.Sequential(
             *(
-                Block(
+                VitBlock(
                     config.width,
                     config.num_heads,
                     mlp_ratio=config.mlp_ratio,

@@ -28,7 +28,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from unveil_backbones import Encoder
 from unveil_backbones.position import sin_cos_position
-from unveil_backbones.vit_attention import Block, VitAttention
+from unveil_backbones.vit_attention import VitAttention, VitBlock
 from unveil_masking import Grid, MultiBlockMask
 
 from unveil_pretrain.errors import ConfigError
@@ -125,7 +125,7 @@ class Predictor(nn.Module):
         self.project = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02))
         self.blocks = nn.ModuleList(
-            Block(width, heads, mlp_ratio=4.0, qkv_bias=True, attn_layer=VitAttention) for _ in range(depth)
+            VitBlock(width, heads, mlp_ratio=4.0, qkv_bias=True, attn_layer=VitAttention) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.predict = nn.Linear(width, encoder_width)

@@ -9,7 +9,7 @@ Shapes: b samples, n patches, k kept, m hidden, d width of the decoder, p values
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from unveil_backbones import Encoder
 from unveil_backbones.position import sin_cos_position
-from unveil_backbones.vit_attention import Block, VitAttention, run_rows
+from unveil_backbones.vit_attention import VitAttention, VitBlock
 from unveil_masking import Grid, Partition, RandomMask, restore
 
 from unveil_pretrain.errors import ConfigError
@@ -104,7 +104,7 @@ class MAEDecoder(nn.Module):
         self.project = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.empty(width))
         self.blocks = nn.ModuleList(
-            Block(width, heads, mlp_ratio=4.0, qkv_bias=True, attn_layer=VitAttention) for _ in range(depth)
+            VitBlock(width, heads, mlp_ratio=4.0, qkv_bias=True, attn_layer=VitAttention) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.predict = nn.Linear(width, num_outputs)
@@ -161,7 +161,7 @@ class MAEDecoder(nn.Module):
         for block in list(self.blocks)[:-1]:
             tokens = block(tokens)
         hidden = slice(tokens.shape[1] - masked.shape[1], None)
-        return self.norm(run_rows(cast(Block, self.blocks[-1]), tokens, hidden))
+        return self.norm(self.blocks[-1](tokens, rows=hidden))
 
 
 class MAE(Objective):

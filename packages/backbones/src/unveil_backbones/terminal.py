@@ -1,0 +1,71 @@
+"""What a command prints, made safe: no secrets, and nothing that a file can make a terminal do.
+
+Labels, file names and messages come from files of others. An escape sequence in one of them would move the cursor,
+rename the window or write to the clipboard of whoever reads the output. The standard library only.
+"""
+
+import re
+import sys
+from typing import Any, Final, TextIO, cast
+
+from unveil_backbones.redaction import redact
+
+__all__ = ["SafeStream", "guard_output", "visible"]
+
+# C0 and C1 controls, and the marks that turn the direction of text around, so that it reads otherwise than it is.
+_CONTROLS: Final = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+_ALL: Final = re.compile(f"[{_CONTROLS}\t\n\r]")
+# Programs of ours colour their help and move a progress bar: these two kinds stay.
+_STREAM: Final = re.compile(rf"\x1b\[(?:[0-9;]{{0,20}}m|[0-9]{{0,3}}[AK])|[{_CONTROLS}]")
+
+
+def visible(text: str) -> str:
+    """One line in which every control character is shown by its number, such as ``\\x1b``, and does nothing."""
+    return _ALL.sub(_shown, text) if _ALL.search(text) else text
+
+
+def guard_output() -> None:
+    """Let everything that this process prints from here on go through `SafeStream`; for a command, not for a library.
+
+    Also what Python itself prints of an error that nobody caught.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, SafeStream):
+            setattr(sys, name, cast(TextIO, SafeStream(stream)))
+
+
+class SafeStream:
+    """A text stream that hides secrets and shows control characters instead of passing them on.
+
+    A secret that is written in two pieces passes; `redact` what is recorded.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        """Write to `stream`; everything else is done by it."""
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text without secrets and escape sequences; gives the number of characters taken."""
+        self._stream.write(_STREAM.sub(_kept, redact(text)))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """Write one text after the other."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _kept(found: re.Match[str]) -> str:
+    return found[0] if len(found[0]) > 1 else _shown(found)
+
+
+def _shown(found: re.Match[str]) -> str:
+    character = found[0]
+    if character in "\n\r\t":
+        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}[character]
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
