@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from unveil_backbones.errors import BackboneError
+from unveil_backbones.terminal import guard_output
 
 __all__ = ["main"]
 
@@ -28,6 +29,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; bad input exits with 2 and one line on stderr."""
+    if arguments is None:
+        guard_output()
     options = _parser().parse_args(None if arguments is None else list(arguments))
     try:
         return _COMMANDS[options.command](options)

@@ -20,7 +20,7 @@ _STREAM: Final = re.compile(rf"\x1b\[(?:[0-9;]{{0,20}}m|[0-9]{{0,3}}[AK])|[{_CON
 
 
 def visible(text: str) -> str:
-    """One line in which every control character is shown by its number, such as ``\\x1b``, and does nothing."""
+    """One line in which every control character is shown by its number, such as (backslash) x1b, and does nothing."""
     return _ALL.sub(_shown, text) if _ALL.search(text) else text
 
 

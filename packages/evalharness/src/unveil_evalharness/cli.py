@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
+from unveil_backbones.terminal import guard_output
+
 from unveil_evalharness.errors import HarnessError
 from unveil_evalharness.parsing import nearest, parse_options, with_config
 
@@ -83,6 +85,8 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
+    if arguments is None:
+        guard_output()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _dispatch(given)

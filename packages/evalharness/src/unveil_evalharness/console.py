@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tqdm import tqdm
+from unveil_backbones.redaction import redact
 
 from unveil_evalharness.errors import OutputError
 
@@ -17,7 +18,7 @@ __all__ = ["LogSink", "say"]
 
 def say(message: str) -> None:
     """Writes one line to stderr without tearing a progress bar."""
-    tqdm.write(message, file=sys.stderr)
+    tqdm.write(redact(message), file=sys.stderr)
 
 
 class LogSink(io.TextIOBase):
@@ -32,7 +33,8 @@ class LogSink(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Writes to the open log file, or to stderr."""
-        return (self._file or sys.stderr).write(text)
+        (self._file or sys.stderr).write(redact(text))
+        return len(text)
 
     def flush(self) -> None:
         """Flushes the open log file, or stderr."""
@@ -41,7 +43,7 @@ class LogSink(io.TextIOBase):
     def line(self, message: str) -> None:
         """Writes one line to the log file and to stderr."""
         if self._file is not None:
-            self._file.write(message + "\n")
+            self.write(message + "\n")
         say(message)
 
     @contextlib.contextmanager

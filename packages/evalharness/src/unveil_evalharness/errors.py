@@ -1,5 +1,8 @@
 """Errors of the harness: what was given, what is allowed, what to do next, in one line."""
 
+from unveil_backbones.redaction import redact
+from unveil_backbones.terminal import visible
+
 __all__ = [
     "BatchTooLargeError",
     "CheckpointInputError",
@@ -100,6 +103,6 @@ class NotComparableError(HarnessError):
 
 
 def one_line(error: BaseException, *, limit: int = 600) -> str:
-    """An exception's message with all white space collapsed, cut at `limit` characters; its type if it has none."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """An exception's message on one line, cut at `limit` characters, without secrets; its type if it has none."""
+    text = visible(redact(" ".join(str(error).split()))) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"

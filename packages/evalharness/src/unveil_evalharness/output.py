@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unveil_backbones.redaction import redact_record
+
 from unveil_evalharness.errors import OutputError
 from unveil_evalharness.fingerprint import fingerprint, protocol_fields
 from unveil_evalharness.subjects import Subject
@@ -98,7 +100,7 @@ def write_run_record(output: Path, run_id: str, record: Mapping[str, Any]) -> No
     """
     path = output / "runs" / f"{run_id}.json"
     try:
-        _write(path, (json.dumps(record, indent=2) + "\n").encode())
+        _write(path, (json.dumps(redact_record(record), indent=2) + "\n").encode())
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 

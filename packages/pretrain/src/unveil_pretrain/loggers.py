@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
+from unveil_backbones.redaction import redact_record
+
 from unveil_pretrain.errors import ConfigError
 
 __all__ = ["Logger", "LoggerName", "Loggers", "check_loggers", "open_loggers", "scalars_of"]
@@ -103,7 +105,7 @@ def open_loggers(names: Sequence[LoggerName], *, run: Path, config: Mapping[str,
         "wandb": _WeightsAndBiases,
         "mlflow": _MLflow,
     }
-    return Loggers([makers[name](run, config, start_step) for name in dict.fromkeys(names)])
+    return Loggers([makers[name](run, redact_record(config), start_step) for name in dict.fromkeys(names)])
 
 
 class _TensorBoard:

@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from unveil_backbones.manifest import MANIFEST_NAME, ValPoint
+from unveil_backbones.redaction import redact, redact_command
 
 from unveil_pretrain.config import first_difference
 from unveil_pretrain.errors import OutputError, ResumeError
@@ -138,7 +139,7 @@ class RunFolder:
     def add_skipped(self, step: int, messages: Sequence[str]) -> None:
         """Append what was wrong with the samples that were replaced in a step to skipped.jsonl."""
         for message in messages:
-            self._append(_SKIPPED, {"step": step, "what": message})
+            self._append(_SKIPPED, {"step": step, "what": redact(message)})
 
     def num_skipped(self) -> int:
         """Samples that were replaced so far, each time counted."""
@@ -282,9 +283,9 @@ def about_run(
     """What run.json records besides the identity of the run."""
     return {
         "format_version": 1,
-        "command": list(command),
-        "train_data": train_data,
-        "val_data": val_data,
+        "command": redact_command(command),
+        "train_data": redact(train_data),
+        "val_data": redact(val_data),
         "train_list": None if train_list is None else str(train_list),
         "initial": None if initial is None else str(initial.absolute()),
         "versions": package_versions(),

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from unveil_backbones import Checkpoint, load
 from unveil_backbones.errors import BackboneError
+from unveil_backbones.redaction import HIDDEN
 
 from unveil_pretrain.data import train_batches
 from unveil_pretrain.errors import ResumeError
@@ -64,6 +65,10 @@ def replay(out: Path, *, device: torch.device, train_data: str | None = None, va
     record, failure = run_record(out), _failure(out)
     config = config_of_run(out)
     listed = record.get("train_list")
+    if train_data is None and HIDDEN in record["train_data"]:
+        raise ResumeError(f"{out / 'run.json'} keeps no secrets of URLs; say where the data are by --train-data")
+    if val_data is None and HIDDEN in record["val_data"]:
+        raise ResumeError(f"{out / 'run.json'} keeps no secrets of URLs; say where the data are by --val-data")
     data = open_data(
         config,
         train_data=train_data or record["train_data"],

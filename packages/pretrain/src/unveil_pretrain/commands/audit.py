@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tyro
+from unveil_backbones.redaction import redact_record
 
 from unveil_pretrain.commands.parsing import parse
 from unveil_pretrain.data.audit import Audit, audit
@@ -56,7 +57,7 @@ def run(given: Sequence[str]) -> int:
     print("all of it can be used" if not report.num_faults else f"{report.num_faults} faults")
     if command.json is not None:
         value = {**asdict(report), "num_faults": report.num_faults, "feasibility": feasibility}
-        command.json.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        command.json.write_text(json.dumps(redact_record(value), indent=1) + "\n", encoding="utf-8")
     return 1 if report.num_faults else 0
 
 

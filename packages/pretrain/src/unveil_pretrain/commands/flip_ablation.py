@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+from unveil_backbones.redaction import redact_record
 
 from unveil_pretrain.ablation.cells import Cell, Shape, Variant, cells_of, parse_shape
 from unveil_pretrain.ablation.plan import Places, config_of, steps_of
@@ -96,7 +97,7 @@ def run(given: Sequence[str]) -> int:
 
 
 def _show(outcome: Outcome, out: Path) -> int:
-    record = {"tables": to_json(outcome.tables), "failures": dict(outcome.failures)}
+    record = {"tables": to_json(outcome.tables), "failures": redact_record(dict(outcome.failures))}
     write_text(out / "results.json", json.dumps(record, indent=1) + "\n")
     write_text(out / "tables.md", to_markdown(outcome.tables))
     print(to_text(outcome.tables))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from unveil_backbones.redaction import has_secret, redact
 
 from unveil_pretrain.commands.parsing import parse
 from unveil_pretrain.errors import SweepError
@@ -86,6 +87,12 @@ def _data(folder: SweepFolder, command: SweepCommand) -> Data:
         return folder.data()
     if not all(given):
         raise SweepError("pretrain sweep needs --train-data and --val-data; give both")
+    for flag, place in (("--train-data", command.train_data), ("--val-data", command.val_data)):
+        if place and has_secret(place):
+            raise SweepError(
+                f"{flag} {redact(place)} holds a secret, and a sweep writes its commands into files; leave it out of "
+                "the URL and give it by the environment, as fsspec reads it (FSSPEC_S3_KEY, AWS_SECRET_ACCESS_KEY, ...)"
+            )
     from unveil_pretrain.data.opening import open_samples  # torch is not needed to look at a sweep
 
     samples = open_samples(command.train_data)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
+from unveil_backbones.redaction import redact
 
 from unveil_pretrain.data.datasets import image_extension
 from unveil_pretrain.data.decode import decode
@@ -52,7 +53,7 @@ def write_shard(path: Path, samples: Samples, writing: Writing) -> ShardRecord:
                     try:
                         files = _files_of(samples, index, writing)
                     except DataError as error:
-                        left_out.append(str(error))
+                        left_out.append(redact(str(error)))
                         continue
                     for extension, content in files.items():
                         _add(archive, f"{samples.keys[index]}.{extension}", content)
