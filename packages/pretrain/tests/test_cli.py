@@ -14,7 +14,7 @@ from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
 
 PLACE = (
     "out", "train_data", "val_data", "train_list", "device", "num_workers", "loggers", "micro_batch_size",
-    "checkpoint_blocks", "compile",
+    "checkpoint_blocks", "parallel", "shard_over", "compile",
 )  # fmt: skip
 SHARED = (
     "encoder", "image_size", "crop_scale", "mirror", "drop_path", "steps", "batch_size", "num_unique", "seed",

@@ -58,9 +58,10 @@ def test_micro_batches_have_the_gradients_of_the_plain_step(script, plain, kind,
     assert_equal(gradients, plain[kind][1])
 
 
-@pytest.mark.parametrize(("num", "micro"), [(2, 3), (4, 0)])
-def test_processes_have_the_gradients_of_the_plain_step(script, plain, in_processes, tmp_path, num, micro):
-    said = in_processes(num, str(SCRIPT), tmp_path / "found.x", micro, *script.KINDS)
+# Shards: one copy cut in two, and two copies of two halves; micro-batches also with activation checkpointing.
+@pytest.mark.parametrize(("num", "micro", "shards"), [(2, 3, 0), (4, 0, 0), (2, 0, 2), (4, 1, 2)])
+def test_processes_have_the_gradients_of_the_plain_step(script, plain, in_processes, tmp_path, num, micro, shards):
+    said = in_processes(num, str(SCRIPT), tmp_path / "found.x", micro, shards, *script.KINDS)
     for number, kind in enumerate(script.KINDS):
         losses = torch.tensor([value for out in said for value in json.loads(out.splitlines()[number])])
         torch.testing.assert_close(losses, plain[kind][0].float(), rtol=1e-6, atol=1e-6)

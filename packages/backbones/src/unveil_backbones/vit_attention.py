@@ -67,7 +67,7 @@ def attend(
 class VitBlock(Block):
     """timm's block (same parameters, names and results) that can be asked for a part of its tokens.
 
-    That is an argument of ``forward``, so that whatever wraps a block (FSDP, checkpointing, a compiler, hooks) meets it.
+    That is an argument of ``forward``, where FSDP, activation checkpointing, compilers and hooks meet it.
     """
 
     def forward(

@@ -13,6 +13,7 @@ from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.inputs import Normaliser
 from unveil_pretrain.objectives.base import BuildContext, Objective
 from unveil_pretrain.optim import build_optimizer
+from unveil_pretrain.parallel import Parallel, is_sharded, shard
 from unveil_pretrain.passports import make_passport
 from unveil_pretrain.record import RunFolder
 from unveil_pretrain.sample_images import images_of_samples
@@ -78,6 +79,7 @@ def assemble(
     device: torch.device,
     num_workers: int = 0,
     world: World | None = None,
+    parallel: Parallel | None = None,
     micro_batch_size: int = 0,
     compile_blocks: bool = False,
     checkpoint_blocks: bool = False,
@@ -93,6 +95,7 @@ def assemble(
         device: Where this process computes.
         num_workers: Decoding processes.
         world: The processes of the run; a single one by default.
+        parallel: How the weights lie on them; whole copies by default.
         micro_batch_size: Samples to compute at once on each process; 0 for all of them.
         compile_blocks: Compile the encoder's blocks by torch.compile.
         checkpoint_blocks: Compute the inside of the encoder's blocks again in the backward pass instead of keeping it.
@@ -107,13 +110,14 @@ def assemble(
     world.share(config.batch_size)
     if micro_batch_size < 0:
         raise ConfigError(f"micro_batch_size is {micro_batch_size}; give a positive number, or 0 for all at once")
-    objective = _build_objective(config, data, checkpoint, initial).to(device).train()
+    objective = _build_objective(config, data, checkpoint, initial).train()
     depth = StochasticDepth.install(objective)
     world.copy_from_first(objective)
     objective.encoder.checkpoint_blocks = checkpoint_blocks
     if compile_blocks:
-        for name in objective.encoder.block_names():
-            objective.encoder.get_submodule(name).compile()
+        _compile(objective)
+    bfloat16 = config.precision == "bfloat16"
+    shard(objective, parallel or Parallel(), world, device, bfloat16=bfloat16)
     normalise = Normaliser(mean=config.pixel_mean, std=config.pixel_std, device=device)
     optimizer = build_optimizer(
         objective, weight_decay=config.weight_decay, betas=config.betas, without_decay=objective.no_weight_decay()
@@ -147,7 +151,7 @@ def assemble(
             device=device,
             seed=config.seed,
             micro_batch_size=micro_batch_size,
-            bfloat16=config.precision == "bfloat16",
+            bfloat16=bfloat16,
         ),
     )
     return run, position
@@ -175,6 +179,8 @@ def describe(run: Run, position: Position) -> list[str]:
 def _cut(run: Run) -> str:
     """How a batch is cut, as in "2 processes × 4 micro-batches of 256"."""
     processes = f"{run.world.size} process{'es' if run.world.size > 1 else ''}"
+    if is_sharded(run.objective):
+        processes += " that share the weights"
     each, size = run.config.batch_size // run.world.size, run.gradients.micro_batch_size
     return processes if not 0 < size < each else f"{processes} × {-(-each // size)} micro-batches of {size}"
 
@@ -213,6 +219,13 @@ def _build_objective(
     elif initial is not None:
         begin_with(objective, initial)
     return objective
+
+
+def _compile(objective: Objective) -> None:
+    """Compile the forward passes of the encoder's blocks; FSDP's hooks, which come around them, stay outside."""
+    for name in objective.encoder.block_names():
+        block = objective.encoder.get_submodule(name)
+        block.forward = torch.compile(block.forward)
 
 
 def _scored(samples: KeyOrder, config: RunConfig, num_workers: int) -> ValidationSet:

@@ -1,7 +1,8 @@
 """The gradients of one step, equal however its batch is cut: into micro-batches, and over processes.
 
 Masks, crops and stochastic depth are functions of the sample, so a sample's part of the loss does not depend on what
-it is computed with. Where samples do not meet, gradients of micro-batches add up. Where they do (contrastive losses),
+it is computed with. Where samples do not meet, gradients of micro-batches add up, and processes exchange them once, at
+the end of the last. Where they do (contrastive losses),
 GradCache (Gao et al., arXiv:2101.06983) is exact too: all embeddings first, without a graph; then the loss and its
 gradient with respect to them; then the encoders again, micro-batch by micro-batch, backwards from those gradients.
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from unveil_pretrain.data import Batch
 from unveil_pretrain.objectives.base import Encoded, Inputs, Objective
+from unveil_pretrain.parallel import sync_gradients
 from unveil_pretrain.stochastic_depth import StochasticDepth
 from unveil_pretrain.world import World
 
@@ -56,6 +58,7 @@ class GradientStep:
         size = self.micro_batch_size or len(batch.sample_ids)
         starts = range(0, len(batch.sample_ids), size)
         parts = [rows_of(batch, slice(start, start + size)) for start in starts]
+        sync_gradients(self.objective, wanted=len(parts) == 1)
         losses = self._coupled(parts) if self.objective.couples_samples else self._separate(parts)
         self.world.sum_gradients(self.objective)
         return losses
@@ -63,7 +66,8 @@ class GradientStep:
     def _separate(self, parts: list[Batch]) -> StepLosses:
         per_sample, num_tokens = [], 0
         share = self._share(parts)
-        for inputs in self._inputs(parts):
+        for index, inputs in enumerate(self._inputs(parts)):
+            sync_gradients(self.objective, wanted=index == len(parts) - 1)
             with self._autocast():
                 output = self.objective(inputs, seed=self.seed)
             (output.per_sample.sum() * share).backward()
@@ -89,7 +93,8 @@ class GradientStep:
     def _encode_again(self, parts: list[Batch], leaves: list[Tensor]) -> None:
         """Second pass: each part's gradients from those of its embeddings and from its own losses."""
         share, first = self._share(parts), 0
-        for inputs in self._inputs(parts):
+        for index, inputs in enumerate(self._inputs(parts)):
+            sync_gradients(self.objective, wanted=index == len(parts) - 1)
             encoded, last = self._encode(inputs), first + len(inputs.sample_ids)
             outputs, gradients = list(encoded.embeddings), [_gradient(leaf)[first:last] for leaf in leaves]
             if encoded.own is not None:

@@ -3,12 +3,11 @@
 import math
 from dataclasses import astuple, dataclass, field
 
-import torch
-
 from unveil_pretrain.data import Batch, CaptionCounts
 from unveil_pretrain.failures import diverged
 from unveil_pretrain.memory_guard import is_out_of_memory, out_of_memory
 from unveil_pretrain.optim import set_learning_rate
+from unveil_pretrain.parallel import clip_gradients
 from unveil_pretrain.run import Run
 from unveil_pretrain.step import StepLosses
 from unveil_pretrain.train_state import Position
@@ -52,7 +51,7 @@ def train_step(run: Run, position: Position, batch: Batch) -> StepMetrics:
     loss = total / config.batch_size
     if not math.isfinite(loss):
         raise diverged(run, position, batch, losses.per_sample, "loss")
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(run.objective.parameters(), config.clip_norm))
+    grad_norm = clip_gradients(run.objective.parameters(), config.clip_norm)
     if not math.isfinite(grad_norm):
         raise diverged(run, position, batch, losses.per_sample, "gradient norm")
     rate = config.build_schedule()(position.step)

@@ -22,6 +22,7 @@ from unveil_pretrain.data.datasets import Example
 from unveil_pretrain.errors import ConfigError, DataError
 from unveil_pretrain.inputs import Normaliser
 from unveil_pretrain.objectives.base import Inputs, Objective
+from unveil_pretrain.parallel import gathered
 from unveil_pretrain.val_table import ViewTable
 from unveil_pretrain.world import World
 
@@ -148,7 +149,11 @@ def evaluate(
     was_training = objective.training
     objective.eval()
     try:
-        with torch.no_grad(), torch.autocast(normalise.device.type, torch.bfloat16, enabled=bfloat16):
+        with (
+            gathered(objective),
+            torch.no_grad(),
+            torch.autocast(normalise.device.type, torch.bfloat16, enabled=bfloat16),
+        ):
             mine = _score_share(objective, validation, normalise, batch_size, world)
             parts = world.gather_objects(mine)
             for part in parts:

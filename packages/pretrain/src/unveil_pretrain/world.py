@@ -18,6 +18,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors as flatten
 from torch._utils import _unflatten_dense_tensors as unflatten
+from torch.distributed.tensor import DTensor
 from unveil_backbones.errors import BackboneError
 
 from unveil_pretrain.errors import ONE_PROCESS, ConfigError, PretrainError
@@ -120,8 +121,11 @@ class World:
             raise said[0]
         return said[0]
 
-    def agree(self, error: PretrainError | None) -> None:
-        """Go on if no process has an error.
+    def agree(self, error: PretrainError | None, *, stop: bool = False) -> bool:
+        """Go on if no process has an error; one message tells that and whether a process was asked to stop.
+
+        Returns:
+            Whether any process gave `stop`; the same in all of them.
 
         Raises:
             PretrainError: the error of the first process that has one, in every process.
@@ -129,18 +133,22 @@ class World:
         if self.size == 1:
             if error is not None:
                 raise error
-            return
-        if self.sum([error is not None])[0] == 0:
-            return
+            return stop
+        num_errors, num_stops = self.sum([error is not None, stop])
+        if num_errors == 0:
+            return num_stops > 0
         shared = next(found for found in self.gather_objects(error) if found is not None)
         shared.add_note(_SHARED)
         raise shared
 
     def sum_gradients(self, module: nn.Module) -> None:
-        """Replace every gradient by its sum over all processes; one that no process has stays None."""
-        if self.size == 1:
+        """Replace every gradient by its sum over all processes; one that no process has stays None.
+
+        Gradients of shards are passed over: FSDP sums them in the backward pass.
+        """
+        parameters = [one for one in module.parameters() if one.requires_grad and not isinstance(one, DTensor)]
+        if self.size == 1 or not parameters:
             return
-        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         there = torch.tensor([parameter.grad is not None for parameter in parameters], device=parameters[0].device)
         there = there.to(torch.int32)
         dist.all_reduce(there, op=dist.ReduceOp.MAX)

@@ -1,6 +1,7 @@
 """Gradients of one step by `GradientStep`, in this process or, as a script, by every process of a run.
 
-As a script: gradients.py FILE MICRO_BATCH_SIZE KIND ...; each process prints its losses, the first writes gradients.
+As a script: gradients.py FILE MICRO_BATCH_SIZE SHARDS KIND ...; each process prints its losses, the first writes
+gradients. SHARDS is 0 for whole copies of the weights.
 """
 
 import json
@@ -11,12 +12,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from safetensors.torch import save_file
 from torch import nn
+from torch.distributed.tensor import DTensor
 from unveil_backbones import create
 from unveil_masking import Grid, RandomMask
 from unveil_pretrain.data import Batch
 from unveil_pretrain.objectives.base import BuildContext, Encoded, Inputs, LossOutput, Objective, ValidationCard
 from unveil_pretrain.objectives.mae import MAEConfig
 from unveil_pretrain.objectives.simmim import SimMIMConfig
+from unveil_pretrain.parallel import Parallel, shard
 from unveil_pretrain.step import GradientStep, rows_of
 from unveil_pretrain.stochastic_depth import StochasticDepth
 from unveil_pretrain.world import World, joined, world_of_environment
@@ -92,13 +95,17 @@ def normalise(batch):
     return Inputs(batch.images.double() / 128 - 1, batch.sample_ids, batch.epochs, batch.captions)
 
 
-def gradients(kind, micro_batch_size, world=None, *, checkpoint_blocks=False):
+def gradients(kind, micro_batch_size, world=None, *, checkpoint_blocks=False, num_shards=0):
     """Losses of this process's samples, and all gradients by name."""
     world, (objective, batch) = world or World(), build(kind)
     objective.encoder.checkpoint_blocks = checkpoint_blocks
+    depth = StochasticDepth.install(objective)
+    if num_shards:
+        parallel = Parallel(kind="fsdp", shard_over=num_shards)
+        shard(objective, parallel, world, torch.device("cpu"), bfloat16=False)
     step = GradientStep(
         objective=objective,
-        depth=StochasticDepth.install(objective),
+        depth=depth,
         normalise=normalise,
         world=world,
         device=torch.device("cpu"),
@@ -107,15 +114,18 @@ def gradients(kind, micro_batch_size, world=None, *, checkpoint_blocks=False):
     )
     losses = step(rows_of(batch, world.share(SIZE)))
     named = {name: parameter.grad for name, parameter in objective.named_parameters() if parameter.grad is not None}
-    return losses, named
+    return losses, {name: one.full_tensor() if isinstance(one, DTensor) else one for name, one in named.items()}
 
 
 if __name__ == "__main__":
-    file, micro, *kinds = sys.argv[1:]
+    file, micro, shards, *kinds = sys.argv[1:]
     world = world_of_environment()
     with joined(world, torch.device("cpu")):
         for kind in kinds:
-            losses, found = gradients(kind, int(micro), world)
+            checkpoint_blocks = int(shards) > 0 and int(micro) > 0
+            losses, found = gradients(
+                kind, int(micro), world, num_shards=int(shards), checkpoint_blocks=checkpoint_blocks
+            )
             print(json.dumps(losses.per_sample.tolist()))
             if world.writes:
                 save_file(found, Path(file).with_suffix(f".{kind}"))

@@ -12,6 +12,7 @@ from unveil_pretrain.config import FlipConfig, MimConfig
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.loggers import LoggerName
 from unveil_pretrain.loop import train
+from unveil_pretrain.parallel import Parallel, ParallelKind
 from unveil_pretrain.recipes import patterns
 from unveil_pretrain.run import DeviceName
 
@@ -43,6 +44,10 @@ class Place:
     """Images to compute at once on each process, to save memory; 0 for all of its part of the batch."""
     checkpoint_blocks: bool = False
     """Compute the inside of the encoder's blocks again in the backward pass, to save memory."""
+    parallel: ParallelKind = "ddp"
+    """On several processes: ddp keeps a whole copy of the weights on each, fsdp cuts them into shards (FSDP2)."""
+    shard_over: int = 0
+    """fsdp: processes that share one copy of the weights, for example those of a machine; 0 for all."""
     compile: bool = False
     """Compile the encoder's blocks by torch.compile."""
 
@@ -79,6 +84,7 @@ def start(config: MimConfig | FlipConfig, place: Place, command: Sequence[str], 
         loggers=place.loggers,
         micro_batch_size=place.micro_batch_size,
         checkpoint_blocks=place.checkpoint_blocks,
+        parallel=Parallel(kind=place.parallel, shard_over=place.shard_over),
         compile_blocks=place.compile,
         log=lambda line: print(line, file=sys.stderr, flush=True),
         command=command,

@@ -271,6 +271,16 @@ class Objective(nn.Module, ABC):
         """Parameters (names within this module) that are exempt from weight decay beyond one-dimensional ones."""
         return frozenset(self.encoder_prefix + name for name in self.encoder.no_weight_decay())
 
+    def block_names(self) -> tuple[str, ...]:
+        """Module paths of the transformer blocks of all towers, in the order of the modules: the units of FSDP.
+
+        Only blocks that always run by being called; the parameters of others are gathered with the whole model's.
+        """
+        paths = [name.rpartition(".") for name, _ in self.named_modules()]
+        return tuple(
+            f"{parent}.{last}" for parent, _, last in paths if last.isdigit() and parent.rpartition(".")[2] == "blocks"
+        )
+
     @property
     def text_spec(self) -> TextSpec | None:
         """The text tower's description, where there is one."""

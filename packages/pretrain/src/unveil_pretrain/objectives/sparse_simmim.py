@@ -123,6 +123,10 @@ class SparseSimMIM(Objective):
         target = cut_cells(self._target(inputs.images), stride, hidden)
         return LossOutput(cell_l1(predicted, target, inputs.images.shape[1]), visible.numel() * side**2)
 
+    def block_names(self) -> tuple[str, ...]:
+        """The decoder's blocks: those of the encoder are taken apart, and have to be there as a whole."""
+        return tuple(name for name in super().block_names() if not name.startswith(self.encoder_prefix))
+
     def _target(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return normalise_by_window(images, self.target_window) if self.target_window else images
 
