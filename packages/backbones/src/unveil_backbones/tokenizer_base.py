@@ -85,5 +85,5 @@ def fixed_rows(tokenizer: Tokenizer, remedy: str) -> tuple[int, int]:
 def _parse(text: str) -> object:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # the latter for thousands of nested brackets
         raise TokenizerError(f"the tokenizer is not complete JSON ({error}); copy the checkpoint again") from error
