@@ -36,7 +36,10 @@ _SECRET_NAME = re.compile(
 )
 _MODEL_TOKEN = r"(?:mask|pad|class|cls|unk|unknown|eos|bos|sep|text|image|special|register|prefix)[-_]token"
 _ENVIRONMENT_NAME = re.compile(rf"(?!{_MODEL_TOKEN}$)[\w]*[-_]token$", re.IGNORECASE)
-_PUBLIC_NAME = re.compile(r"_FILE$|_PATH$|_DIR$|^GOOGLE_APPLICATION_CREDENTIALS$|^SSH_AUTH_SOCK$", re.IGNORECASE)
+# PWD is where a shell is, and pwd= in a URL is not.
+_PUBLIC_NAME = re.compile(
+    r"_FILE$|_PATH$|_DIR$|^GOOGLE_APPLICATION_CREDENTIALS$|^SSH_AUTH_SOCK$|(?-i:^PWD$)", re.IGNORECASE
+)
 
 _USER = re.compile(
     r"(?P<scheme>\b[a-z][a-z0-9+.-]{0,20}://)"
