@@ -11,7 +11,7 @@
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unveil_backbones._files import check_file, check_header, hash_files, write_directory
+from unveil_backbones._files import check_file, check_header
+from unveil_backbones._layout import ENCODER, TRAIN_STATE, check_files, is_sharded, tokenizer_of, write_checkpoint
 from unveil_backbones.base import Encoder
 from unveil_backbones.encoder import build
 from unveil_backbones.errors import (
@@ -31,6 +32,7 @@ from unveil_backbones.errors import (
     ManifestError,
     NonFiniteError,
     NotAPairError,
+    ShardedCheckpointError,
     TensorMismatchError,
     UnknownArchitectureError,
     UnknownModelError,
@@ -54,10 +56,7 @@ __all__ = [
     "write_tensors",
 ]
 
-_ENCODER = "encoder.safetensors"
 _HEADS = "heads.safetensors"
-_TOKENIZER = "tokenizer.json"
-_TRAIN_STATE = "train_state"
 _PAIR = "pair."
 
 
@@ -87,6 +86,7 @@ def save(
     heads: Mapping[str, Tensor] | None = None,
     tokenizer_json: str | None = None,
     extra: Callable[[Path], None] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a checkpoint directory, whole or not at all.
 
@@ -97,28 +97,23 @@ def save(
         heads: Further tensors, names beginning with ``pair.`` or ``objective.``.
         tokenizer_json: The tokenizer of an image-text pair.
         extra: Writes more files into the directory it is given, for instance below ``train_state/``.
+        weights: The encoder's weights, where they are to be taken from elsewhere: a copy of them, or whole tensors of
+            an encoder that is spread over processes.
 
     Raises:
         CheckpointExistsError: ``path`` exists.
         CheckpointWriteError: The file system refused; nothing is left behind.
         ManifestError: The manifest describes another encoder.
     """
-    target = Path(path)
-    _check_described(encoder, manifest)
 
     def write(folder: Path) -> None:
-        write_tensors(folder / _ENCODER, encoder.state_dict())
+        write_tensors(folder / ENCODER, encoder.state_dict() if weights is None else weights)
         if heads:
             write_tensors(folder / _HEADS, heads)
-        if tokenizer_json is not None:
-            (folder / _TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
         if extra is not None:
             extra(folder)
-        complete = replace(manifest, files=hash_files(folder))
-        (folder / MANIFEST_NAME).write_text(complete.to_json(), encoding="utf-8")
 
-    write_directory(target, write)
-    return target
+    return write_checkpoint(Path(path), encoder, manifest, tokenizer_json, write)
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -131,19 +126,22 @@ def load(path: str | Path) -> Checkpoint:
     """
     folder = resolve_checkpoint(path)
     manifest = read_manifest(folder)
-    if _ENCODER not in manifest.files:
-        raise ManifestError(f"{folder / MANIFEST_NAME} lists no {_ENCODER}; every checkpoint has one; save it again")
-    for name, digest in manifest.files.items():
-        if not name.startswith(f"{_TRAIN_STATE}/"):
-            check_file(folder, name, digest)
-    tensors = _read_tensors(folder / _ENCODER)
+    if is_sharded(manifest):
+        raise ShardedCheckpointError(
+            f"{folder} holds its weights in the parts that the processes of a run wrote; make a checkpoint of it that "
+            f"can be loaded: `pretrain export {folder} --out DIR`"
+        )
+    if ENCODER not in manifest.files:
+        raise ManifestError(f"{folder / MANIFEST_NAME} lists no {ENCODER}; every checkpoint has one; save it again")
+    check_files(folder, manifest)
+    tensors = _read_tensors(folder / ENCODER)
     encoder = _built_encoder(folder, manifest, tensors)
-    fill(encoder, tensors, str(folder / _ENCODER))
+    fill(encoder, tensors, str(folder / ENCODER))
     return Checkpoint(
         manifest=manifest,
         encoder=encoder.eval(),
         heads=_read_tensors(folder / _HEADS) if _HEADS in manifest.files else {},
-        tokenizer_json=(folder / _TOKENIZER).read_text(encoding="utf-8") if _TOKENIZER in manifest.files else None,
+        tokenizer_json=tokenizer_of(folder, manifest),
         path=folder,
         sha256=checkpoint_sha256(folder),
     )
@@ -206,29 +204,14 @@ def train_state(path: str | Path) -> Path:
         CheckpointError: A file of it is missing or was changed.
     """
     folder = resolve_checkpoint(path)
-    files = {
-        name: digest for name, digest in read_manifest(folder).files.items() if name.startswith(f"{_TRAIN_STATE}/")
-    }
+    files = {name: digest for name, digest in read_manifest(folder).files.items() if name.startswith(f"{TRAIN_STATE}/")}
     if not files:
         raise CheckpointNotFoundError(
-            f"{folder} has no {_TRAIN_STATE}; it can be evaluated but not resumed; use a checkpoint of the run itself"
+            f"{folder} has no {TRAIN_STATE}; it can be evaluated but not resumed; use a checkpoint of the run itself"
         )
     for name, digest in files.items():
         check_file(folder, name, digest)
-    return folder / _TRAIN_STATE
-
-
-def _check_described(encoder: Encoder, manifest: Manifest) -> None:
-    if manifest.encoder != encoder.spec:
-        raise ManifestError(
-            f"the manifest describes {manifest.encoder}, the encoder is {encoder.spec}; "
-            "use `encoder.spec` as the manifest's encoder"
-        )
-    if manifest.num_parameters != encoder.num_parameters:
-        raise ManifestError(
-            f"the manifest counts {manifest.num_parameters} parameters, the encoder has {encoder.num_parameters}; "
-            "use `encoder.num_parameters`"
-        )
+    return folder / TRAIN_STATE
 
 
 def _built_encoder(folder: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> Encoder:

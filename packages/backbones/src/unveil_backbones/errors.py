@@ -17,9 +17,11 @@ __all__ = [
     "NonFiniteError",
     "NotAPairError",
     "NotExpressibleError",
+    "ShardedCheckpointError",
     "TensorMismatchError",
     "TokenCountError",
     "TokenizerError",
+    "TooManyPixelsError",
     "TruncatedError",
     "UnknownArchitectureError",
     "UnknownLayerError",
@@ -55,6 +57,10 @@ class UnknownLayerError(BackboneError):
 
 class ConfigError(BackboneError):
     """A configuration value, or a whole configuration, is not one the model can be built from."""
+
+
+class TooManyPixelsError(BackboneError):
+    """An image announces more pixels than are decoded."""
 
 
 class TokenizerError(BackboneError):
@@ -127,3 +133,7 @@ class UnknownArchitectureError(CheckpointError, UnknownModelError):
 
 class NotAPairError(CheckpointError):
     """The checkpoint has no text tower, so that it is not an image-text pair."""
+
+
+class ShardedCheckpointError(CheckpointError):
+    """The checkpoint holds its weights in the parts that several processes wrote; it has to be exported first."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unveil_backbones._files import check_file, hash_files
 from unveil_backbones._json import JSON
+from unveil_backbones._layout import is_sharded
 from unveil_backbones.checkpoint import Checkpoint, load, restore_pair
 from unveil_backbones.conversion.details import Details
 from unveil_backbones.converting import OURS, ForeignFormat, is_ours, load_foreign
@@ -123,7 +124,7 @@ def _check_ours(folder: Path, findings: _Findings) -> None:
     strangers = sorted(hash_files(folder).keys() - manifest.files.keys() - {MANIFEST_NAME})
     if strangers:
         findings.problems.append(f"{folder} holds files that its manifest does not list: {strangers}; remove them")
-    if findings.problems:
+    if findings.problems or is_sharded(manifest):  # whose weights only the run that wrote them can put together
         return
     checkpoint: Checkpoint | None = None
     with findings.check("weights: names, shapes, types, all finite"):
