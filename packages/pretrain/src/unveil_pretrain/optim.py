@@ -9,7 +9,10 @@ __all__ = ["build_optimizer", "parameter_groups", "set_learning_rate"]
 
 
 def parameter_groups(module: nn.Module, *, weight_decay: float, without_decay: Set[str]) -> list[dict[str, object]]:
-    """Two groups: decayed weights, and biases, norms, tokens and whatever `without_decay` names.
+    """Decayed weights; biases, norms, tokens and whatever `without_decay` names; scalars, where there are any.
+
+    Scalars are a group of their own because they stay whole where all others are shards (`parallel.shard`), and an
+    optimiser updates a group at once.
 
     Args:
         module: The model; frozen parameters are left out.
@@ -26,9 +29,11 @@ def parameter_groups(module: nn.Module, *, weight_decay: float, without_decay: S
     unknown = sorted(without_decay - {name for name, _ in module.named_parameters()})
     if unknown:
         raise ValueError(f"without_decay names parameters that do not exist: {', '.join(unknown)}")
-    exempt = [value for name, value in named.items() if value.ndim <= 1 or name in without_decay]
+    scalars = [value for value in named.values() if value.ndim == 0]
+    exempt = [value for name, value in named.items() if value.ndim == 1 or (value.ndim > 1 and name in without_decay)]
     decayed = [value for name, value in named.items() if value.ndim > 1 and name not in without_decay]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+    groups = [(decayed, weight_decay), (exempt, 0.0), *([(scalars, 0.0)] if scalars else [])]
+    return [{"params": parameters, "weight_decay": decay} for parameters, decay in groups]
 
 
 def build_optimizer(

@@ -73,12 +73,16 @@ def shard(objective: Objective, parallel: Parallel, world: World, device: torch.
         bfloat16: Whether the run computes under bfloat16 autocast.
 
     Raises:
-        ConfigError: the processes are no multiple of `shard_over`.
+        ConfigError: the processes are no multiple of `shard_over`, or this PyTorch's FSDP2 is too old.
     """
     num_shards = parallel.num_shards(world)
     if parallel.kind == "ddp" or world.size == 1:
         objective.to(device)
         return
+    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        raise ConfigError(
+            f"PyTorch {torch.__version__} cannot add gradients of shards; use 2.9 or newer, or --parallel ddp"
+        )
     mesh = _mesh(world.size, num_shards, device)
     whole = {parameter for parameter in objective.parameters() if parameter.dim() == 0}
     for parameter in whole:
