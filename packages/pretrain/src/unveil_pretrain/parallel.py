@@ -81,7 +81,7 @@ def shard(objective: Objective, parallel: Parallel, world: World, device: torch.
         return
     if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
         raise ConfigError(
-            f"PyTorch {torch.__version__} cannot add gradients of shards; use 2.9 or newer, or --parallel ddp"
+            f"PyTorch {torch.__version__} cannot add gradients of shards; use a newer one (2.13 is tested), or --parallel ddp"
         )
     mesh = _mesh(world.size, num_shards, device)
     whole = {parameter for parameter in objective.parameters() if parameter.dim() == 0}
