@@ -8,9 +8,11 @@ from types import MappingProxyType
 from typing import Final, NoReturn
 
 from unveil_backbones.errors import BackboneError
+from unveil_backbones.terminal import guard_output
 from unveil_masking import MaskingError
 
 from unveil_pretrain.errors import ONE_PROCESS, ConfigError, PretrainError
+from unveil_pretrain.interrupts import Interrupted, ending_by_exception
 
 __all__ = ["COMMANDS", "main"]
 
@@ -49,21 +51,30 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with the command's code, or with 2 and one line on stderr.
+    """Run the command line; exits with the command's code, or with one line on stderr and 2.
+
+    A signal ends it with 128 and its number, after a line that says how to go on: 130 for SIGINT, 143 for SIGTERM.
 
     Of the processes that torchrun starts on a machine, the first alone prints what all of them raise.
     """
+    if arguments is None:
+        guard_output()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = _dispatch(given)
+        with ending_by_exception():
+            code = _dispatch(given)
     except (PretrainError, BackboneError, MaskingError) as error:
         if _is_said_by_another(error):
             raise SystemExit(2) from None
         _fail(str(error), 2)
     except OSError as error:
         _fail(f"{error}; check the path, its permissions and the free space", 2)
+    except Interrupted as error:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            raise SystemExit(error.exit_code) from None
+        _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command continues from the last checkpoint", 130)
+        _fail("interrupted; what is finished is kept, and the same command goes on from there", 130)
     if code:
         raise SystemExit(code)
 

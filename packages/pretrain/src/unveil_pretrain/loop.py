@@ -8,6 +8,7 @@ Several processes, started by torchrun, share every batch: each loads and comput
 and the first one writes. The samples of a step do not depend on how many they are.
 """
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +24,10 @@ from unveil_pretrain.config import FlipConfig, MimConfig, config_to_json
 from unveil_pretrain.costing import cost_basis
 from unveil_pretrain.data import Batch, train_batches
 from unveil_pretrain.errors import DataError, PretrainError, ResumeError
+from unveil_pretrain.interrupts import Interrupted, StopRequest, stop_requests
 from unveil_pretrain.journal import count_skipped, record_step
 from unveil_pretrain.loggers import LoggerName, check_loggers
+from unveil_pretrain.parallel import Parallel
 from unveil_pretrain.record import RunFolder, about_run
 from unveil_pretrain.run import DeviceName, Run, assemble, choose_device, describe
 from unveil_pretrain.scoring import record_validation
@@ -48,6 +51,7 @@ def train(
     log: Callable[[str], None],
     device: DeviceName = "auto",
     num_workers: int = 0,
+    parallel: Parallel | None = None,
     micro_batch_size: int = 0,
     compile_blocks: bool = False,
     checkpoint_blocks: bool = False,
@@ -67,6 +71,7 @@ def train(
         log: Receives lines about the run.
         device: Where to compute.
         num_workers: Decoding processes of each process; the result does not depend on it.
+        parallel: How the weights lie on several processes; a whole copy on each by default.
         micro_batch_size: Samples to compute at once on each process; 0 for all of them.
         compile_blocks: Compile the encoder's blocks.
         checkpoint_blocks: Compute the inside of the encoder's blocks twice instead of keeping it in memory.
@@ -80,6 +85,7 @@ def train(
 
     Raises:
         PretrainError, BackboneError, MaskingError: one line that says what to do; earlier checkpoints stay as they are.
+        Interrupted: SIGTERM or SIGINT arrived; the step that was under way is finished and saved.
     """
     check_loggers(loggers)
     world = world_of_environment()
@@ -99,6 +105,7 @@ def train(
             device=place,
             num_workers=num_workers,
             world=world,
+            parallel=parallel,
             micro_batch_size=micro_batch_size,
             compile_blocks=compile_blocks,
             checkpoint_blocks=checkpoint_blocks,
@@ -118,8 +125,11 @@ def train(
             if world.writes:
                 _begin(run, position, log)
             shown = loggers if world.writes else ()
-            with folder.shown_by(shown, config=config_to_json(config), start_step=position.step):
-                _run_steps(run, position, num_workers=num_workers, progress=progress)
+            with (
+                folder.shown_by(shown, config=config_to_json(config), start_step=position.step),
+                stop_requests(speaks=world.local_rank == 0) as request,
+            ):
+                _run_steps(run, position, request, num_workers=num_workers, progress=progress)
             if world.writes and (num_skipped := folder.num_skipped()):
                 log(f"{num_skipped} unreadable samples were replaced; {folder.path / 'skipped.jsonl'} says why")
             if world.writes and (changes := folder.caption_changes()):
@@ -167,7 +177,7 @@ def _begin(run: Run, position: Position, log: Callable[[str], None]) -> None:
         log(line)
 
 
-def _run_steps(run: Run, position: Position, *, num_workers: int, progress: bool) -> None:
+def _run_steps(run: Run, position: Position, request: StopRequest, *, num_workers: int, progress: bool) -> None:
     """All steps from `position` to the end, with their records, validations and checkpoints."""
     config, world = run.config, run.world
     batches = train_batches(
@@ -190,7 +200,8 @@ def _run_steps(run: Run, position: Position, *, num_workers: int, progress: bool
         started, trouble = time.perf_counter(), None
         while position.step < config.steps:
             batch, data_trouble = _next(batches)
-            world.agree(trouble or data_trouble)
+            if world.agree(trouble or data_trouble, stop=bool(request)):
+                raise _stopped(run, position, request)
             assert batch is not None
             metrics = train_step(run, position, batch)
             now = time.perf_counter()
@@ -226,6 +237,23 @@ def _reach(run: Run, position: Position, bar: tqdm, loss: float) -> None:
         val_loss = record_validation(run, position)
         bar.set_description_str(f"{run.folder.path.name} val {val_loss:.4f}", refresh=False)
     if saves:
-        run.world.first_says(lambda: save_checkpoint(run, position))
+        _save(run, position)
     bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
     bar.update()
+
+
+def _save(run: Run, position: Position) -> None:
+    run.world.first_says(lambda: save_checkpoint(run, position))
+
+
+def _stopped(run: Run, position: Position, request: StopRequest) -> Interrupted:
+    """Save the last step, if that is not done yet, and say how to go on; every process calls it."""
+    number = request.number or signal.SIGTERM  # another process of the run was asked
+    path = run.folder.checkpoint_path(position.step)
+    if position.step > 0 and run.world.first_says(run.folder.last_checkpoint) != path:
+        _save(run, position)
+    done = f"step {position.step} of {run.config.steps} is saved" if position.step else "no step was finished"
+    return Interrupted(
+        number,
+        f"stopped by {signal.Signals(number).name}; {done} in {run.folder.path}; the same command continues from there",
+    )
