@@ -6,7 +6,8 @@ it runs and freed after it, and its gradients are summed into the shards while t
 gradients exist in shards only. Both give the same gradients up to rounding.
 
 Hybrid sharding (`shard_over` smaller than the number of processes) keeps one copy for each group of neighbouring
-processes, for example for those of a machine, and sums gradients between the groups.
+processes, for example for those of a machine, and sums gradients between the groups. Groups of one process are whole
+copies whose gradients are summed block by block while the backward pass goes on.
 """
 
 from collections.abc import Iterable, Iterator
@@ -62,8 +63,8 @@ def shard(objective: Objective, parallel: Parallel, world: World, device: torch.
     """Cut the weights of `objective` into shards on `device`, block by block; nothing to do for a single process.
 
     Under bfloat16 the weights of blocks are gathered in two bytes and their gradients summed in four. What is outside
-    of blocks (patches, positions, tokens, last norms) is gathered in float32, and once per pass. Scalars (a temperature)
-    stay whole on every process.
+    of blocks (patches, positions, tokens, last norms) is gathered in float32, and once per pass. Scalars, such as a
+    temperature, stay whole on every process.
 
     Args:
         objective: A model with the same weights on every process, in host memory or on the device.
@@ -81,7 +82,8 @@ def shard(objective: Objective, parallel: Parallel, world: World, device: torch.
         return
     if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
         raise ConfigError(
-            f"PyTorch {torch.__version__} cannot add gradients of shards; use a newer one (2.13 is tested), or --parallel ddp"
+            f"PyTorch {torch.__version__} cannot add gradients of shards; use a newer one (2.13 is tested), or "
+            "--parallel ddp"
         )
     mesh = _mesh(world.size, num_shards, device)
     whole = {parameter for parameter in objective.parameters() if parameter.dim() == 0}
