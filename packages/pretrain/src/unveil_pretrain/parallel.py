@@ -13,7 +13,7 @@ copies whose gradients are summed block by block while the backward pass goes on
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,8 @@ __all__ = ["Parallel", "ParallelKind", "clip_gradients", "gathered", "is_sharded
 ParallelKind = Literal["ddp", "fsdp"]
 """Whole copies of the weights, or shards of one."""
 
-# What the loop and validation call besides forward(): in these, too, weights have to be there.
-_ENTRIES = ("encode_samples", "compare", "score_samples")
+# What the step calls besides forward(): in these, too, weights have to be there.
+_ENTRIES = ("encode_samples", "compare")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,8 +99,9 @@ def shard(objective: Objective, parallel: Parallel, world: World, device: torch.
         # The step weighs its losses so that gradients are to be added, and gloo knows no other reduction.
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
-    for name in _ENTRIES:
-        register_fsdp_forward_method(objective, name)
+    _enter_by(objective)
+    # Otherwise whichever module runs first takes itself for the root, and validation may start at a block.
+    cast(Any, fully_shard).state(objective)._lazy_init()
 
 
 def sync_gradients(objective: nn.Module, wanted: bool) -> None:
@@ -127,9 +128,13 @@ def gathered(objective: nn.Module) -> Iterator[None]:
     for module in _units(objective):
         module.unshard()
         module.set_reshard_after_forward(False, recurse=False)
+    # An entry that is called by another one would free the weights behind it.
+    for name in _ENTRIES:
+        del objective.__dict__[name]
     try:
         yield
     finally:
+        _enter_by(objective)
         for module in _units(objective):
             module.set_reshard_after_forward(module is not objective, recurse=False)
             module.reshard()
@@ -152,6 +157,12 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:
     for group in groups:
         torch.nn.utils.clip_grads_with_norm_(group, max_norm, total)
     return float(total)
+
+
+def _enter_by(objective: nn.Module) -> None:
+    """Let FSDP gather weights in the entries, as it does in forward()."""
+    for name in _ENTRIES:
+        register_fsdp_forward_method(objective, name)
 
 
 def _norm(gradients: list[Tensor]) -> Tensor:
