@@ -97,6 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of stdout (head, less) has gone; nobody is left to tell.
         sys.stderr.close()
         return 1
+    except OSError as error:
+        name = _name(given)
+        message = f"{error}; earlier results are intact; check the path, its permissions and the free space"
+        return _fail(message, code=COMMANDS[name].bad_input if name else 2)
     except KeyboardInterrupt:
         print("evalharness: interrupted", file=sys.stderr)
         return 130

@@ -1,6 +1,8 @@
 """One cell from start to rows: whatever goes wrong inside a task becomes a row that says so."""
 
+import errno
 import math
+import os
 import shutil
 import time
 import traceback
@@ -15,11 +17,14 @@ from unveil_evalharness.environment import choose_device, hardware, package_vers
 from unveil_evalharness.errors import DependencyError, DivergedError, HarnessError, OutputError, one_line
 from unveil_evalharness.fingerprint import protocol_fields
 from unveil_evalharness.fitting import run_in_memory
+from unveil_evalharness.interrupts import signal_of
 from unveil_evalharness.memory import PeakMemory, peak_memory
 from unveil_evalharness.record import Cost, blank_row, finished_rows, main_metric, write_files
 from unveil_evalharness.results import ResultRow
 from unveil_evalharness.subjects import load_fresh
 from unveil_evalharness.task import Task, TaskContext, TaskResult
+
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 __all__ = ["Session", "discard_work", "evaluate", "killed_row", "start_session"]
 
@@ -118,7 +123,11 @@ def evaluate(cell: Cell, title: str, session: Session) -> list[ResultRow]:
                 result, batch_size = _run(cell, stem, session)
         except OutputError:
             raise
+        except KeyboardInterrupt as error:
+            session.sink.line(f"{title}: interrupted by {signal_of(error).name}; {_kept(session, stem)}")
+            raise
         except (Exception, SystemExit) as error:
+            _refuse_a_disk_that_takes_no_more(error, session)
             session.sink.write(traceback.format_exc())
             session.sink.line(f"{title}: failed: {_reason(error)} (details: {log})")
             _keep_what_a_retry_can_use(session, stem, error)
@@ -161,6 +170,33 @@ def _keep_what_a_retry_can_use(session: Session, stem: str, error: BaseException
         discard_work(session, stem)
     else:
         session.sink.line("its interim checkpoint is kept; the same command goes on from there")
+
+
+def _kept(session: Session, stem: str) -> str:
+    from unveil_evalharness.engine.interim import has_interim
+
+    if has_interim(session.work(stem)):
+        return "the same command goes on from its interim checkpoint"
+    return "the same command starts it again"
+
+
+def _refuse_a_disk_that_takes_no_more(error: BaseException, session: Session) -> None:
+    """A full or read-only disk is no failure of a task: no row could be written about it either.
+
+    Raises:
+        OutputError: the error, or what it came from, is the file system's refusal.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        # safetensors and torch have no number of the error, they say it in words.
+        if any(os.strerror(number) in str(cause) for number in _REFUSALS):
+            break
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        raise OutputError(
+            f"cannot write below {session.output}: {one_line(error)}; earlier results are intact; free space or choose "
+            "another --output-path, then run the same command again"
+        ) from error
 
 
 def _run(cell: Cell, stem: str, session: Session) -> tuple[TaskResult, int]:

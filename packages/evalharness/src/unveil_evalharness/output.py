@@ -3,13 +3,13 @@
 import hashlib
 import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unveil_backbones.redaction import redact_record
+from unveil_backbones.whole_files import remove_unfinished, write_whole
 
 from unveil_evalharness.errors import OutputError
 from unveil_evalharness.fingerprint import fingerprint, protocol_fields
@@ -19,7 +19,7 @@ from unveil_evalharness.task import Picture, Task
 if TYPE_CHECKING:
     import polars
 
-__all__ = ["prepare_output", "write_gallery", "write_hashes", "write_run_record", "write_samples"]
+__all__ = ["note_interruption", "prepare_output", "write_gallery", "write_hashes", "write_run_record", "write_samples"]
 
 
 def prepare_output(
@@ -44,8 +44,11 @@ def prepare_output(
     try:
         for folder in ("manifests", "protocols", "logs", "samples", "tables", "gallery", "hashes", "runs", "work"):
             (output / folder).mkdir(parents=True, exist_ok=True)
+            remove_unfinished(output / folder)
+        for folder in (output / "gallery").iterdir():
+            remove_unfinished(folder)
         for subject in subjects:
-            _write(output / "manifests" / f"{subject.short}.json", (subject.path / "manifest.json").read_bytes())
+            write_whole(output / "manifests" / f"{subject.short}.json", (subject.path / "manifest.json").read_bytes())
         for task in tasks:
             name = (named or {}).get(task.name, suite)
             protocol = task.protocol(name)
@@ -56,7 +59,7 @@ def prepare_output(
                 "protocol": protocol_fields(protocol),
             }
             file = f"{fingerprint(task.name, task.version, protocol)}.json"
-            _write(output / "protocols" / file, (json.dumps(content, indent=2) + "\n").encode())
+            write_whole(output / "protocols" / file, (json.dumps(content, indent=2) + "\n").encode())
     except OSError as error:
         raise OutputError(
             f"cannot write --output-path {output}: {error.strerror or error}; earlier results are intact; "
@@ -73,7 +76,7 @@ def write_samples(path: Path, samples: "polars.DataFrame") -> None:
     buffer = io.BytesIO()
     samples.write_parquet(buffer)
     try:
-        _write(path, buffer.getvalue())
+        write_whole(path, buffer.getvalue())
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; earlier results are intact") from error
 
@@ -86,7 +89,7 @@ def write_hashes(output: Path, text: str) -> str:
     """
     name = f"hashes/{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     try:
-        _write(output / name, text.encode())
+        write_whole(output / name, text.encode())
     except OSError as error:
         raise OutputError(f"cannot write {output / name}: {error.strerror or error}") from error
     return name
@@ -100,9 +103,25 @@ def write_run_record(output: Path, run_id: str, record: Mapping[str, Any]) -> No
     """
     path = output / "runs" / f"{run_id}.json"
     try:
-        _write(path, (json.dumps(redact_record(record), indent=2) + "\n").encode())
+        write_whole(path, (json.dumps(redact_record(record), indent=2) + "\n").encode())
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def note_interruption(output: Path, run_id: str, signal_name: str) -> None:
+    """Adds to ``runs/<run_id>.json`` that a signal ended the run, and when.
+
+    Raises:
+        OutputError: the file cannot be read or written.
+    """
+    path = output / "runs" / f"{run_id}.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        record["interrupted"] = [*record.get("interrupted", []), {"signal": signal_name, "time": when}]
+        write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot note in {path} that the run was interrupted: {error}") from error
 
 
 def write_gallery(folder: Path, pictures: Sequence[Picture]) -> list[str]:
@@ -120,23 +139,9 @@ def write_gallery(folder: Path, pictures: Sequence[Picture]) -> list[str]:
         for number, picture in enumerate(pictures):
             suffix = "png" if picture.encoded.startswith(b"\x89PNG") else "jpg"
             name = f"{number:02d}.{suffix}"
-            _write(folder / name, picture.encoded)
+            write_whole(folder / name, picture.encoded)
             index.append({"file": name, "caption": picture.caption, "outcome": picture.outcome})
-        _write(folder / "index.json", (json.dumps(index, indent=1) + "\n").encode())
+        write_whole(folder / "index.json", (json.dumps(index, indent=1) + "\n").encode())
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}; earlier results are intact") from error
     return [*(entry["file"] for entry in index), "index.json"]
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes by way of a temporary sibling, so that two processes may write the same file."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        temporary.chmod(0o644)  # mkstemp makes files only their owner may read
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -9,8 +9,9 @@ from unveil_evalharness.console import say
 from unveil_evalharness.environment import code_version
 from unveil_evalharness.evaluate import Session, discard_work, evaluate, killed_row, start_session
 from unveil_evalharness.grid import Grid, build_grid
+from unveil_evalharness.interrupts import signal_of
 from unveil_evalharness.options import RunOptions, as_record, command_line, named_protocols
-from unveil_evalharness.output import prepare_output, write_run_record
+from unveil_evalharness.output import note_interruption, prepare_output, write_run_record
 from unveil_evalharness.remaining import remaining_words
 from unveil_evalharness.results import ResultRow, append_rows, read_rows
 from unveil_evalharness.subjects import Subject, load_fresh
@@ -70,20 +71,29 @@ def run(
     session = open_session(options, grid, run_id or new_run_id())
     for subject in _unfinished_subjects(grid.cells, session, overwrite=options.overwrite):
         load_fresh(subject)  # verified here, before hours of work on its neighbours; each task loads its own copy
+    try:
+        _visit_all(grid.cells, session, summary, overwrite=options.overwrite)
+    except KeyboardInterrupt as error:
+        note_interruption(options.output_path, session.run_id, signal_of(error).name)
+        raise
+    return summary
+
+
+def _visit_all(cells: Sequence[Cell], session: Session, summary: RunSummary, *, overwrite: bool) -> None:
+    """Every cell in turn; those that another process holds at the end."""
     deferred, rows_of_cells = [], dict[int, list[ResultRow]]()
-    for wait, numbers in ((False, range(len(grid.cells))), (True, deferred)):
+    for wait, numbers in ((False, range(len(cells))), (True, deferred)):
         for number in numbers:
-            cell, num_run = grid.cells[number], summary.num_run
-            title = f"[{number + 1}/{len(grid.cells)}] {cell.title}"
-            rows = _visit(cell, title, session, summary, wait=wait, overwrite=options.overwrite)
+            cell, num_run = cells[number], summary.num_run
+            title = f"[{number + 1}/{len(cells)}] {cell.title}"
+            rows = _visit(cell, title, session, summary, wait=wait, overwrite=overwrite)
             if rows is None:
                 deferred.append(number)
                 continue
             rows_of_cells[number] = rows
             summary.rows = [row for key in sorted(rows_of_cells) for row in rows_of_cells[key]]
             if summary.num_run > num_run:
-                _say_what_is_left(grid.cells[number + 1 :], session)
-    return summary
+                _say_what_is_left(cells[number + 1 :], session)
 
 
 def open_session(options: RunOptions, grid: Grid, run_id: str) -> Session:

@@ -8,13 +8,15 @@ TensorBoard forgets them first; W&B and MLflow, which cannot, show both.
 import hashlib
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from unveil_backbones.redaction import redact_record
 
-from unveil_pretrain.errors import ConfigError
+from unveil_pretrain.errors import ConfigError, OutputError
 
 __all__ = ["Logger", "LoggerName", "Loggers", "check_loggers", "open_loggers", "scalars_of"]
 
@@ -38,7 +40,10 @@ class Logger(Protocol):
 
 
 class Loggers:
-    """Several loggers as one; none is a logger that shows nothing."""
+    """Several loggers as one; none is a logger that shows nothing.
+
+    Every method raises OutputError where the file system refuses.
+    """
 
     def __init__(self, loggers: Sequence[Logger] = ()) -> None:
         """Pass everything on to `loggers`."""
@@ -51,19 +56,33 @@ class Loggers:
     def val_row(self, row: Mapping[str, object]) -> None:
         """Show a row of val.jsonl, and flush: a checkpoint may follow, from which a run would continue."""
         self._show("val", {**row, "alarm": row.get("alarm") is not None})
-        for logger in self._loggers:
-            logger.flush()
+        with _named_errors():
+            for logger in self._loggers:
+                logger.flush()
 
     def close(self) -> None:
         """Close all of them."""
-        for logger in self._loggers:
-            logger.close()
+        with _named_errors():
+            for logger in self._loggers:
+                logger.close()
 
     def _show(self, prefix: str, row: Mapping[str, object]) -> None:
         if self._loggers:
             values = scalars_of(row, prefix)
-            for logger in self._loggers:
-                logger.scalars(values, step=cast(int, row["step"]))
+            with _named_errors():
+                for logger in self._loggers:
+                    logger.scalars(values, step=cast(int, row["step"]))
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"what --loggers show cannot be written ({error.strerror or error}); free some space, or leave the logger "
+            "out, and repeat the command"
+        ) from error
 
 
 def scalars_of(row: Mapping[str, object], prefix: str) -> dict[str, float]:
@@ -114,7 +133,10 @@ class _TensorBoard:
     def __init__(self, run: Path, config: Mapping[str, object], start_step: int) -> None:
         del config
         writer = _module("torch.utils.tensorboard").SummaryWriter
-        self._writer = writer(log_dir=str(run / "tensorboard"), purge_step=start_step + 1)
+        # Its thread hands an error of writing to the next call here, and need not print it as well.
+        self._hook, threading.excepthook = threading.excepthook, self._threads_error
+        with _named_errors():
+            self._writer = writer(log_dir=str(run / "tensorboard"), purge_step=start_step + 1)
 
     def scalars(self, values: Mapping[str, float], *, step: int) -> None:
         for name, value in values.items():
@@ -124,7 +146,14 @@ class _TensorBoard:
         self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            threading.excepthook = self._hook
+
+    def _threads_error(self, given: threading.ExceptHookArgs) -> None:
+        if not isinstance(given.exc_value, OSError):
+            self._hook(given)
 
 
 class _WeightsAndBiases:

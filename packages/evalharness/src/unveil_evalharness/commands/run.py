@@ -1,17 +1,14 @@
 """``evalharness run``: the table or JSON of a run on stdout, everything else on stderr."""
 
-import contextlib
 import json
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from types import FrameType
+from collections.abc import Sequence
 
 from unveil_evalharness.executing.dispatch import dispatch
 from unveil_evalharness.executing.ranks import Rank, end_with_parent, take_rank, visible_device
 from unveil_evalharness.grid import build_grid
+from unveil_evalharness.interrupts import exit_code, orderly_termination
 from unveil_evalharness.options import RunOptions
 from unveil_evalharness.plan_table import cell_states, format_states
 from unveil_evalharness.results import ResultRow
@@ -20,12 +17,6 @@ from unveil_evalharness.table import format_table, rows_as_json
 from unveil_evalharness.tasks import load_task
 
 __all__ = ["RunOptions", "main"]
-
-_INTERRUPTED, _TERMINATED = 130, 143
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: ended in the same orderly way as by Ctrl-C."""
 
 
 def main(options: RunOptions) -> int:
@@ -47,12 +38,10 @@ def main(options: RunOptions) -> int:
     summary = RunSummary()
     interrupted = 0
     try:
-        with _orderly_termination():
+        with orderly_termination():
             dispatch(options, rank=rank, summary=summary)
-    except _Terminated:
-        interrupted = _TERMINATED
-    except KeyboardInterrupt:
-        interrupted = _INTERRUPTED
+    except KeyboardInterrupt as error:
+        interrupted = exit_code(error)
     code = interrupted or summary.exit_code
     if rank is None or (rank.number == 0 and not rank.started_by_harness):
         _print(options, summary, code)
@@ -64,24 +53,6 @@ def main(options: RunOptions) -> int:
 def _quiet_code(rank: Rank, code: int, interrupted: int) -> int:
     """Under torchrun a process that ends with an error ends the others; the first one tells of failed tasks."""
     return code if rank.started_by_harness else interrupted
-
-
-@contextlib.contextmanager
-def _orderly_termination() -> Iterator[None]:
-    """Turns SIGTERM into an exception while the block runs."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _print(options: RunOptions, summary: RunSummary, code: int) -> None:

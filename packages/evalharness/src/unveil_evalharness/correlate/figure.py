@@ -1,7 +1,10 @@
 """The runs of one metric over their loss: a mark per model, open where over-fitted, the steps between lengths drawn."""
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from unveil_backbones.whole_files import write_whole
 
 from unveil_evalharness.correlate.correlation import Stratum
 from unveil_evalharness.correlate.words import interval_text, number
@@ -41,7 +44,10 @@ def draw(stratum: Stratum, path: Path) -> None:
     if len(handles) > 1:
         panel.legend(fontsize=8, frameon=False)
     try:
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        drawn = io.BytesIO()
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        figure.savefig(drawn, format=path.suffix.removeprefix("."), dpi=150, metadata=metadata)
+        write_whole(path, drawn.getvalue())
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another --figure") from error
 

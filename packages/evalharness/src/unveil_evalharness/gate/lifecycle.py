@@ -4,21 +4,23 @@ There is no ratchet: a better candidate does not raise the baseline, and nothing
 reason. Every promotion stays in the file's history.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tyro.conf import Positional
+from unveil_backbones.whole_files import alone
 
 from unveil_evalharness.compare.difference import Settings
 from unveil_evalharness.compare.measured import Measured
 from unveil_evalharness.compare.render import signed, text_table
 from unveil_evalharness.compare.sides import Side, read_sides
-from unveil_evalharness.errors import NotComparableError, UsageError
+from unveil_evalharness.errors import NotComparableError, OutputError, UsageError
 from unveil_evalharness.gate.baseline import Baseline, Promotion, read_baseline
 from unveil_evalharness.gate.decide import gate
 from unveil_evalharness.gate.pin import condition_text, write_baseline
@@ -77,12 +79,32 @@ def main(options: InitOptions | PromoteOptions | ShowOptions) -> int:
     """
     match options:
         case PromoteOptions():
-            _promote(options)
+            with _alone(options.baseline):
+                _promote(options)
         case InitOptions():
-            _init(options)
+            with _alone(options.baseline):
+                _init(options)
         case ShowOptions():
             _show(options)
     return 0
+
+
+@contextlib.contextmanager
+def _alone(baseline: Path) -> Iterator[None]:
+    """One writer of a baseline at a time: what a promotion read must not change before it writes."""
+    try:
+        baseline.parent.mkdir(parents=True, exist_ok=True)
+        with alone(baseline.with_name(f".{baseline.name}.lock")) as mine:
+            if not mine:
+                raise OutputError(
+                    f"another `evalharness gate` is writing {baseline}; wait for it and look at its result"
+                )
+            yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {baseline}: {error.strerror or error}; the earlier baseline is intact; choose a place you "
+            "may write, on a disk with free space"
+        ) from error
 
 
 def _init(options: InitOptions) -> None:

@@ -3,11 +3,11 @@
 import hashlib
 import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from unveil_backbones.whole_files import remove_unfinished, write_whole
 
 from unveil_evalharness.compare.measured import Measured
 from unveil_evalharness.compare.outcomes import metric_function, read_samples
@@ -46,11 +46,13 @@ def write_baseline(baseline: Baseline, *, keep_samples: bool = True) -> None:
                     hashes[path] = hashlib.sha256(content).hexdigest()
                     contents[hashes[path]] = content
     try:
-        baseline.path.parent.mkdir(parents=True, exist_ok=True)
+        for left in (baseline.path.parent, *([folder] if folder.is_dir() else [])):
+            left.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(left)
         for sha, content in contents.items():
             folder.mkdir(exist_ok=True)
-            _write(folder / f"{sha[:SHORT]}.parquet", content)
-        _write(baseline.path, _text(baseline, hashes).encode("utf-8"))
+            write_whole(folder / f"{sha[:SHORT]}.parquet", content)
+        write_whole(baseline.path, _text(baseline, hashes).encode("utf-8"))
         wanted = {f"{sha[:SHORT]}.parquet" for sha in contents}
         for file in folder.glob("*.parquet"):
             if file.name not in wanted:
@@ -78,14 +80,6 @@ def _parquet(samples: "polars.DataFrame") -> bytes:
     buffer = io.BytesIO()
     samples.write_parquet(buffer, compression="zstd", compression_level=19)
     return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    Path(name).chmod(0o644)
-    Path(name).replace(path)
 
 
 def condition_text(one: Measured) -> str:

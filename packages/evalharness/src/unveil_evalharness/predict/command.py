@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from unveil_backbones.errors import CheckpointError
 from unveil_backbones.manifest import read_manifest
+from unveil_backbones.whole_files import write_whole
 
 from unveil_evalharness.correlate.evidence import read_evidence
 from unveil_evalharness.errors import CheckpointInputError, NotComparableError, OutputError, UsageError, one_line
@@ -193,7 +194,7 @@ def _write(folder: Path, drawn: "Sequence[Figure]") -> list[Path]:
             files = paper_files(figure)
             for suffix, content in ((".svg", files.svg), (".png", files.png)):
                 written.append(folder / f"{figure.name}{suffix}")
-                written[-1].write_bytes(content)
+                write_whole(written[-1], content)
     except OSError as error:
         raise OutputError(
             f"cannot write --figures {folder}: {error.strerror or error}; choose another folder"

@@ -1,12 +1,12 @@
 """Writes the report: ``report.html``, ``.md``, ``.json`` and ``.csv``, ``figures/``, and tables too long for a page."""
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from unveil_backbones.whole_files import alone, remove_unfinished, write_whole
 
 from unveil_evalharness.correlate.correlation import Correlation, correlate_evidence
 from unveil_evalharness.correlate.evidence import read_evidence
@@ -119,26 +119,19 @@ def write_content(
             if len(table.rows) > MAX_ROWS:
                 beside[table_file(table)] = table_csv(table).encode("utf-8")
     try:
-        for name, data in {**beside, **files}.items():
-            (destination / name).parent.mkdir(parents=True, exist_ok=True)
-            _write(destination / name, data)
+        for folder in {destination, *((destination / name).parent for name in beside)}:
+            folder.mkdir(parents=True, exist_ok=True)
+        with alone(destination / ".report.lock") as mine:
+            if not mine:
+                raise OutputError(
+                    f"another `evalharness report` is writing {destination}; wait for it, or choose another --output"
+                )
+            for name, data in {**beside, **files}.items():
+                remove_unfinished((destination / name).parent)
+                write_whole(destination / name, data)
     except OSError as error:
         raise OutputError(
             f"cannot write the report to {destination}: {error.strerror or error}; "
             "choose a folder you may write with --output, on a disk with free space"
         ) from error
     return Report(files=tuple(destination / name for name in files), content=content)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """By way of a temporary sibling, so that a reader of an earlier report never sees half a page."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        temporary.chmod(0o644)  # mkstemp makes files only their owner may read
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

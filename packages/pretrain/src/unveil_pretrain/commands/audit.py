@@ -8,10 +8,11 @@ from pathlib import Path
 
 import tyro
 from unveil_backbones.redaction import redact_record
+from unveil_backbones.whole_files import write_whole
 
 from unveil_pretrain.commands.parsing import parse
 from unveil_pretrain.data.audit import Audit, audit
-from unveil_pretrain.errors import ConfigError
+from unveil_pretrain.errors import ConfigError, OutputError
 
 __all__ = ["AuditCommand", "run"]
 
@@ -57,7 +58,12 @@ def run(given: Sequence[str]) -> int:
     print("all of it can be used" if not report.num_faults else f"{report.num_faults} faults")
     if command.json is not None:
         value = {**asdict(report), "num_faults": report.num_faults, "feasibility": feasibility}
-        command.json.write_text(json.dumps(redact_record(value), indent=1) + "\n", encoding="utf-8")
+        try:
+            write_whole(command.json, json.dumps(redact_record(value), indent=1) + "\n")
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {command.json} ({error.strerror or error}); give another --json"
+            ) from error
     return 1 if report.num_faults else 0
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from unveil_backbones.whole_files import write_whole
+
 from unveil_pretrain.commands.parsing import parse
 from unveil_pretrain.config import FlipConfig, MimConfig
 from unveil_pretrain.errors import OutputError, PlanError
@@ -179,7 +181,7 @@ def _assumptions(command: PlanCommand) -> list[str]:
 
 def _write(file: Path, plan: Plan) -> None:
     try:
-        file.write_text(plan.to_json(), encoding="utf-8")
+        write_whole(file, plan.to_json())
     except OSError as error:
         raise OutputError(f"cannot write {file} ({error.strerror or error}); give another --out") from error
     print(f"{len(plan.cells)} cells in {file}; run them with `pretrain sweep {file} --out DIR ...`", file=sys.stderr)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unveil_backbones import load
+from unveil_backbones.whole_files import write_whole
 
 from unveil_pretrain.commands.parsing import parse
 from unveil_pretrain.config import Precision
@@ -142,6 +143,6 @@ def _objective(command: ScoreCommand) -> Mapping[str, object]:
 
 def _write(file: Path, text: str) -> None:
     try:
-        file.write_text(text, encoding="utf-8")
+        write_whole(file, text)
     except OSError as error:
         raise OutputError(f"cannot write {file} ({error.strerror}); give a place in a folder that exists") from error

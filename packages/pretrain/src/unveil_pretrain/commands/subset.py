@@ -1,12 +1,15 @@
 """`pretrain subset DATA --fractions ... --out DIR`: nested, class-balanced lists of samples."""
 
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import tyro
+from unveil_backbones.whole_files import alone, write_whole
 
 from unveil_pretrain.commands.parsing import parse
 from unveil_pretrain.data.balance import balance_of, balanced_subsets, exact_fraction
@@ -63,18 +66,48 @@ def run(given: Sequence[str]) -> int:
     if command.out.exists() and (not command.out.is_dir() or any(command.out.iterdir())):
         raise OutputError(f"{command.out} is not empty; give a new or an empty --out")
     about = {"seed": str(command.seed), "source": f"{samples.content_hash} ({len(samples)} samples)"}
-    command.out.mkdir(parents=True, exist_ok=True)
-    if command.check_leak is not None:
-        leaks = _report_leaks(samples, command, command.check_leak)
-        leaking = {leak.train for leak in leaks}
-        about["leaks"] = f"{len(leaking)} {'left out' if command.exclude_leaks else 'kept'}"
-        if command.exclude_leaks:
-            samples = samples.select([index for index, key in enumerate(samples.keys) if key not in leaking])
-    _write_lists(command, samples, fractions, about)
+    with _whole_folder(command.out.absolute()) as folder:
+        if command.check_leak is not None:
+            leaks = _report_leaks(samples, command, command.check_leak, folder)
+            leaking = {leak.train for leak in leaks}
+            about["leaks"] = f"{len(leaking)} {'left out' if command.exclude_leaks else 'kept'}"
+            if command.exclude_leaks:
+                samples = samples.select([index for index, key in enumerate(samples.keys) if key not in leaking])
+        _write_lists(command, samples, fractions, about, folder)
     return 0
 
 
-def _report_leaks(samples: ShardDataset | FolderDataset, command: SubsetCommand, val_data: str) -> list[Leak]:
+@contextmanager
+def _whole_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into that takes the place of `out`, which is absent or empty, once all of it is written.
+
+    Raises:
+        OutputError: another process writes the same folder, or it cannot be written.
+    """
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with alone(out.with_name(f".{out.name}.lock")) as mine:
+            if not mine:
+                raise OutputError(f"another `pretrain subset` is writing {out}; wait for it, or give another --out")
+            if unfinished.exists():  # of a process that was killed
+                shutil.rmtree(unfinished)
+            unfinished.mkdir()
+            try:
+                yield unfinished
+                unfinished.rename(out)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)  # nothing is there once it is renamed
+    except OSError as error:
+        raise OutputError(
+            f"{out} cannot be written ({error.strerror or error}); free some space or give another --out, and repeat "
+            "the command"
+        ) from error
+
+
+def _report_leaks(
+    samples: ShardDataset | FolderDataset, command: SubsetCommand, val_data: str, folder: Path
+) -> list[Leak]:
     leaks, unreadable = find_leaks(
         samples,
         open_samples(val_data),
@@ -82,7 +115,7 @@ def _report_leaks(samples: ShardDataset | FolderDataset, command: SubsetCommand,
         num_workers=command.num_workers,
         tell=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    (command.out / "leaks.tsv").write_text(leaks_to_text(leaks), encoding="utf-8")
+    write_whole(folder / "leaks.tsv", leaks_to_text(leaks))
     for line in unreadable:
         print(f"not compared: {line}")
     print(
@@ -99,6 +132,7 @@ def _write_lists(
     samples: ShardDataset | FolderDataset,
     fractions: Sequence[Fraction],
     about: dict[str, str],
+    folder: Path,
 ) -> None:
     labels = _labels(samples)
     subsets = balanced_subsets(labels, samples.sample_ids, fractions, seed=command.seed)
@@ -115,7 +149,7 @@ def _write_lists(
         head = {"fraction": str(float(fraction)), **about, "balance": text, "data": chosen.content_hash}
         listed = SampleList(keys=chosen.keys, about=head)
         path = command.out / f"S{float(fraction * 100):g}.txt"
-        path.write_text(listed.text(), encoding="utf-8")
+        write_whole(folder / path.name, listed.text())
         print(f"{path}: {text}; list {listed.hash[:16]}, data {chosen.content_hash[:16]}")
         if before:
             outside = len(smaller - set(subset))

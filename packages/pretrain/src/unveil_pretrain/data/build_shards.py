@@ -5,7 +5,6 @@ shard is finished when its record is there and its bytes hash to what the record
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from unveil_backbones.whole_files import alone, remove_unfinished, write_whole
 
 from unveil_pretrain.data.caption_files import read_caption_file
 from unveil_pretrain.data.folder import FolderDataset
@@ -91,6 +91,28 @@ def build_shards(config: ShardsConfig, log: Callable[[str], None] = lambda line:
     captions = {} if config.captions is None else _captions(config.captions, samples)
     if captions:
         samples = samples.select([index for index, key in enumerate(samples.keys) if key in captions])
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+        with alone(config.out / ".lock") as mine:
+            if not mine:
+                raise OutputError(
+                    f"another `pretrain shards` is writing {config.out}; wait for it, or give another --out"
+                )
+            return _build(config, samples, captions, log)
+    except OSError as error:
+        raise OutputError(
+            f"{config.out} cannot be written ({error.strerror or error}); finished shards are kept: free some space "
+            "and repeat the command, or give another --out"
+        ) from error
+
+
+def _build(
+    config: ShardsConfig,
+    samples: ShardDataset | FolderDataset,
+    captions: Mapping[str, list[str]],
+    log: Callable[[str], None],
+) -> ShardIndex:
+    """All shards and their index, in a folder that no other process writes."""
     _claim(config.out, _settings(config, samples, captions))
     log(f"{len(samples):,} samples of {config.source} into {-(-len(samples) // config.samples_per_shard)} shards")
     classes = _classes(samples)
@@ -120,7 +142,7 @@ def _write_all(
             return record
         chosen = order[starts[number] : starts[number] + config.samples_per_shard]
         record = write_shard(path, samples.select(chosen.tolist()), writing)
-        _write_text(config.out / _PARTS / f"{path.name}.json", json.dumps(asdict(record)))
+        write_whole(config.out / _PARTS / f"{path.name}.json", json.dumps(asdict(record)))
         log(f"{path.name}: {record.num_samples:,} samples, {record.num_bytes / 1e6:.1f} MB")
         return record
 
@@ -165,9 +187,11 @@ def _finish(
         classes=classes,
         shards=tuple(records),
     )
-    _write_text(config.out / INDEX_NAME, index_to_json(index))
+    write_whole(config.out / INDEX_NAME, index_to_json(index))
     for unfinished in config.out.glob(f".{config.name}-*.tar.*.tmp"):  # what a kill left
         unfinished.unlink()
+    for folder in (config.out, config.out / _PARTS):
+        remove_unfinished(folder)
     for part in (config.out / _PARTS).glob("*.json"):
         part.unlink()
     (config.out / _PARTS).rmdir()
@@ -212,7 +236,6 @@ def _captions(path: Path, samples: ShardDataset | FolderDataset) -> dict[str, li
 
 def _claim(out: Path, settings: Mapping[str, object]) -> None:
     """Make the folder the home of these shards, or check that it is."""
-    out.mkdir(parents=True, exist_ok=True)
     for file in (out / INDEX_NAME, out / _PLAN):
         if file.is_file():
             before = _settings_in(file)
@@ -225,7 +248,7 @@ def _claim(out: Path, settings: Mapping[str, object]) -> None:
     strangers = sorted(entry.name for entry in out.glob("*.tar"))
     if strangers and not any((out / name).is_file() for name in (INDEX_NAME, _PLAN)):
         raise OutputError(f"{out} holds {strangers[0]}, which this command did not write; give a new --out")
-    _write_text(out / _PLAN, json.dumps({"settings": settings}))
+    write_whole(out / _PLAN, json.dumps({"settings": settings}))
     (out / _PARTS).mkdir(exist_ok=True)
 
 
@@ -246,12 +269,3 @@ def _known_records(out: Path) -> dict[str, ShardRecord]:
         record = record_from_json(json.loads(part.read_text(encoding="utf-8")))
         records[record.name] = record
     return records
-
-
-def _write_text(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
