@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from unveil_evalharness.errors import DataError
+from unveil_evalharness.opening import opened_image
 
 __all__ = ["LoadRgb", "read_rgb"]
 
@@ -28,12 +28,12 @@ def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
         with warnings.catch_warnings():
             # A palette image with a transparent colour is legitimate; Pillow only advises another mode.
             warnings.filterwarnings("ignore", message="Palette images with Transparency", category=UserWarning)
-            with Image.open(path) as image:
+            with opened_image(path) as image:
                 if image.mode in _BITS_OF_16:
                     grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
                     return np.repeat(grey[:, :, None], 3, axis=2)
                 return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"cannot decode the image {path}: {error}; replace it or leave it out of the set") from error
 
 

@@ -14,6 +14,8 @@ __all__ = ["HIDDEN_COLOUR", "contrast", "painted", "read_picture", "resized", "t
 
 HIDDEN_COLOUR = (146, 151, 162)
 _COLOURS = 128
+# Pillow hands other formats, which it knows by their first bytes, to other programs (PostScript to Ghostscript).
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 
 def token_side(grid: Grid, wanted: int) -> int:
@@ -28,11 +30,11 @@ def read_picture(path: Path, grid: Grid, side: int) -> np.ndarray:
         PictureError: there is no such file, or it is no picture.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=_FORMATS) as picture:
             upright = ImageOps.exif_transpose(picture).convert("RGB")
     except UnidentifiedImageError:
         raise PictureError(f"{path} is no picture that Pillow can read. Give a JPEG or PNG file.") from None
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PictureError(f"{path} cannot be read: {error}. Give the path of a JPEG or PNG file.") from None
     scale = min(upright.width / grid.cols, upright.height / grid.rows)
     width, height = grid.cols * scale, grid.rows * scale

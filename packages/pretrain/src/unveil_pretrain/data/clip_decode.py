@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 from jaxtyping import UInt8
+from unveil_backbones.errors import TooManyPixelsError
+from unveil_backbones.limits import check_pixels, max_image_pixels
 
 from unveil_pretrain.data.decode import decode
 from unveil_pretrain.data.images import IMAGE_EXTENSIONS
@@ -80,6 +82,8 @@ def _read_video(data: bytes, where: str, choose: Callable[[int], list[int]]) -> 
         return [found[index] for index in wanted]
     except DataError:
         raise
+    except TooManyPixelsError as error:
+        raise DataError(f"{where}: a frame has {error}; or remove the sample") from error
     except (av.error.FFmpegError, ValueError, IndexError, MemoryError) as error:
         raise DataError(
             f"{where}: the video cannot be decoded ({type(error).__name__}: {error}); replace it or remove the sample"
@@ -113,6 +117,9 @@ def _decode(av: Any, data: bytes, wanted: set[int]) -> tuple[dict[int, np.ndarra
     with av.open(io.BytesIO(data)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"  # the loader's workers are the threads
+        check_pixels(stream.codec_context.width, stream.codec_context.height)
+        # Sizes may change within a stream; FFmpeg refuses what is larger before it reserves memory for it.
+        stream.codec_context.options = {"max_pixels": str(max_image_pixels())}
         for frame in container.decode(stream):
             if num in wanted:
                 found[num] = frame.to_ndarray(format="rgb24")

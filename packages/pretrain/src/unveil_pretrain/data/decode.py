@@ -16,12 +16,17 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
+from unveil_backbones.errors import TooManyPixelsError
+from unveil_backbones.limits import check_pixels, max_image_pixels
 
 from unveil_pretrain.data.crops import CropBox
 from unveil_pretrain.errors import DataError
 
 __all__ = ["decode", "decode_crop"]
 
+# Pillow knows a format by its first bytes, whatever the file is called, and hands some to other programs (PostScript to
+# Ghostscript). These are what images for training come in.
+_FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _JPEG_MAGIC: Final = b"\xff\xd8\xff"
 _SIXTEEN_BIT_MODES: Final = ("I;16", "I;16L", "I;16B", "I;16N")
 # A crop is decoded at 1/2, 1/4 or 1/8 of its size if it then still has so many times the pixels it is resized to.
@@ -33,13 +38,14 @@ def decode(data: bytes, where: str) -> UInt8[np.ndarray, "h w 3"]:
     """Decode to 8-bit RGB: gray is repeated, palettes looked up, alpha dropped, animations give their first frame.
 
     Args:
-        data: An encoded image in any format Pillow reads.
+        data: An encoded image: JPEG, PNG, WebP, BMP, GIF, TIFF or PPM.
         where: Shard and key, for messages.
 
     Raises:
-        DataError: the bytes cannot be decoded, or the pixels are neither 8-bit nor 16-bit integers.
+        DataError: the bytes cannot be decoded, there are more pixels than `unveil_backbones.limits.max_image_pixels`,
+            or they are neither 8-bit nor 16-bit integers.
     """
-    pixels = None if _jpeg_size(data) is None else _decode_jpeg(data)
+    pixels = None if _jpeg_size(data, where) is None else _decode_jpeg(data)
     return _decode_by_pillow(data, where) if pixels is None else pixels
 
 
@@ -49,7 +55,7 @@ def decode_crop(
     """Decode, crop, resize (bicubic, antialiased), and mirror if the box says so.
 
     Args:
-        data: An encoded image in any format Pillow reads.
+        data: An encoded image, as for `decode`.
         where: Shard and key, for messages.
         target: Height and width of the result.
         box_of: From height and width of the image to the crop.
@@ -57,7 +63,7 @@ def decode_crop(
     Raises:
         DataError: as `decode`.
     """
-    size = _jpeg_size(data)
+    size = _jpeg_size(data, where)
     if size is None:
         pixels = _decode_by_pillow(data, where)
         box = box_of((pixels.shape[0], pixels.shape[1]))
@@ -72,7 +78,7 @@ def decode_crop(
     return _mirrored(_resized(_inside(pixels, box), target), box)
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+def _jpeg_size(data: bytes, where: str) -> tuple[int, int] | None:
     """Height and width of a JPEG file whose colours simplejpeg turns into RGB; None for every other file."""
     if not data.startswith(_JPEG_MAGIC):
         return None
@@ -80,6 +86,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
+    _check_size(int(width), int(height), where)
     return None if colours in ("CMYK", "YCCK") else (int(height), int(width))
 
 
@@ -127,16 +134,29 @@ def _mirrored(view: Tensor, box: CropBox) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1] if box.flip else pixels))
 
 
-def _decode_by_pillow(data: bytes, where: str) -> np.ndarray:
+def _check_size(width: int, height: int, where: str) -> None:
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        check_pixels(width, height)
+    except TooManyPixelsError as error:
+        raise DataError(f"{where}: {error}; or remove the sample") from error
+
+
+def _decode_by_pillow(data: bytes, where: str) -> np.ndarray:
+    limit = max_image_pixels()
+    if limit != Image.MAX_IMAGE_PIXELS:
+        # Pillow's own limit also guards frames and thumbnails inside a file, so it moves with ours. It only warns up to
+        # twice the limit: the error is raised here.
+        Image.MAX_IMAGE_PIXELS = limit
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_size(*image.size, where)
             image.load()
             return np.array(_to_rgb(image, where), dtype=np.uint8)
     except DataError:
         raise
     except UnidentifiedImageError as error:  # its own text holds an address in memory, another one each time
         raise DataError(
-            f"{where}: the image cannot be decoded (no format that Pillow knows); replace it or remove the sample"
+            f"{where}: the image cannot be decoded (none of {', '.join(_FORMATS)}); replace it or remove the sample"
         ) from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         raise DataError(

@@ -16,12 +16,17 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from unveil_pretrain.data.deadline import Deadline
 from unveil_pretrain.data.images import IMAGE_EXTENSIONS
+from unveil_pretrain.data.retrying import ReadPolicy, with_retries
 from unveil_pretrain.data.samples import hash_of_files, sample_id_of, seeded_choice
 from unveil_pretrain.errors import DataError
 
 __all__ = ["FolderDataset", "key_of_path"]
 
+# A deflated member may be a thousand times what the archive holds of it; no encoded image is as large as this.
+_MAX_INFLATED: Final = 2**30
+_POLICY: Final = ReadPolicy()
 _LOCAL_HEADER: Final = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
 
 
@@ -53,12 +58,15 @@ class FolderDataset:
         ignored: Paths within the folder that are no images, by their names; hidden files are not among them.
     """
 
-    def __init__(self, place: str, *, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> None:
+    def __init__(
+        self, place: str, *, extensions: Sequence[str] = IMAGE_EXTENSIONS, policy: ReadPolicy = _POLICY
+    ) -> None:
         """List the images, or the videos.
 
         Args:
             place: A folder or a .zip file on this machine.
             extensions: Which files are samples, lower case.
+            policy: How long and how often to try to read.
 
         Raises:
             DataError: it is not there or holds no image, or two images would have the same key.
@@ -66,6 +74,7 @@ class FolderDataset:
         path = Path(place)
         if not path.exists():
             raise DataError(f"{place!r} does not exist; name a folder of images, a .zip of one, or webdataset shards")
+        self._policy, self._deadline = policy, Deadline()
         self._store: _Store = _Zip(path) if path.is_file() else _Disk(path)
         found = sorted(self._store.files(), key=lambda file: file.path)
         self.ignored: tuple[str, ...] = tuple(file.path for file in found if _extension(file.path) not in extensions)
@@ -96,12 +105,20 @@ class FolderDataset:
         return f"{self._store.name}: {self._images[index].path}"
 
     def read(self, index: int) -> dict[str, bytes]:
-        """The image's bytes, by its extension; DataError if it can no longer be read."""
+        """The image's bytes, by its extension.
+
+        Raises:
+            DataError: it can no longer be read; SourceError where the disk does not answer.
+        """
         path = self._images[index].path
-        try:
-            return {_extension(path): self._store.read(path)}
-        except (OSError, KeyError, zlib.error, struct.error) as error:
-            raise DataError(f"{self.where(index)}: the file cannot be read ({error}); restore or remove it") from error
+        data = with_retries(
+            lambda: self._deadline.call(lambda: self._store.read(path), self._policy.timeout),
+            self._policy,
+            what=self.where(index),
+            key=int(self.sample_ids[index]),
+            kind="file",
+        )
+        return {_extension(path): data}
 
     def label(self, index: int) -> str | None:
         """The first sub-folder on the way to the image; None in a flat folder."""
@@ -112,6 +129,7 @@ class FolderDataset:
         """These samples, in this order."""
         chosen = FolderDataset.__new__(FolderDataset)
         chosen._store, chosen.ignored = self._store, self.ignored
+        chosen._policy, chosen._deadline = self._policy, self._deadline
         chosen._fill([self._images[index] for index in indices])
         return chosen
 
@@ -170,12 +188,23 @@ class _Zip:
             stream.seek(name_length + extra_length, os.SEEK_CUR)
             data = stream.read(info.compress_size)
         if info.compress_type == zipfile.ZIP_DEFLATED:
-            data = zlib.decompress(data, wbits=-zlib.MAX_WBITS, bufsize=max(1, info.file_size))
+            data = _inflated(data, info.file_size)
         elif info.compress_type != zipfile.ZIP_STORED:
             raise OSError(f"compression method {info.compress_type}; store or deflate instead")
         if zlib.crc32(data) != info.CRC:
             raise OSError("its checksum is wrong")
         return data
+
+
+def _inflated(data: bytes, size: int) -> bytes:
+    """Deflated bytes as they were, if they are as many as the archive says and not more than a file may have."""
+    if size > _MAX_INFLATED:
+        raise OSError(f"it would become {size} bytes, at most {_MAX_INFLATED} are unpacked; store it without deflating")
+    inflating = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    found = inflating.decompress(data, size + 1)
+    if len(found) != size:
+        raise OSError(f"it does not become the {size} bytes that the archive states")
+    return found
 
 
 def _extension(path: str) -> str:

@@ -4,13 +4,11 @@ Result files may come from anywhere. A path that leaves the output folder is not
 or PNG and of modest size are shown.
 """
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
+from unveil_evalharness.opening import opened_image
 from unveil_evalharness.report.content import Gallery, Section, Shot
 from unveil_evalharness.report.lookup import Lookup
 from unveil_evalharness.report.sections.samples import outcome_table
@@ -116,10 +114,10 @@ def _shot(folder: Path, entry: dict[str, object]) -> Shot | None:
         return None
     encoded = path.read_bytes()
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with opened_image(encoded) as image:
             image.verify()
             kind, (width, height) = _KINDS.get(image.format or ""), image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError):
         return None
     if kind is None:
         return None

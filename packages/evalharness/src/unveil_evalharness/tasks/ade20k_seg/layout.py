@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from PIL import Image
 
 from unveil_evalharness.errors import DataError
+from unveil_evalharness.opening import opened_image
 
 __all__ = [
     "IGNORED",
@@ -135,13 +135,13 @@ def read_labels(pair: Pair) -> UInt8[np.ndarray, "h w"]:
         DataError: the file is damaged, in colour, or holds values above 255.
     """
     try:
-        with Image.open(pair.labels) as image:
+        with opened_image(pair.labels) as image:
             if image.mode not in _LABEL_MODES:
                 raise DataError(
                     f"{pair.labels} is a {image.mode} image; a label map has one channel with the class numbers"
                 )
             values = np.array(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"cannot decode the label map {pair.labels}: {error}; replace it") from error
@@ -187,7 +187,7 @@ def count_pixels(pairs: Sequence[Pair], num_classes: int) -> Int[np.ndarray, "n 
 
 def _image_size(pair: Pair) -> tuple[int, int]:
     try:
-        with Image.open(pair.image) as image:
+        with opened_image(pair.image) as image:
             return image.height, image.width
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"cannot decode the image {pair.image}: {error}; replace it or leave it out") from error

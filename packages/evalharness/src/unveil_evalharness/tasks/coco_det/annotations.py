@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from unveil_evalharness.errors import DataError
+from unveil_evalharness.opening import inside
+from unveil_evalharness.tasks.coco_det.outlines import check_outlines, check_sizes
 from unveil_evalharness.tasks.dense.subset import keyed_subset
 
 __all__ = ["Split", "SplitFiles", "data_hash", "read_split", "same_categories", "write_split"]
@@ -74,18 +76,20 @@ def read_split(data_root: Path, split: str) -> Split:
                 f"{path}: {len(unknown)} of {len(annotations)} annotations have a {key} that is not among its {kind}, "
                 f"first {unknown[0][key]!r}; remove them or add the {kind}"
             )
-    names = Counter(image["file_name"] for image in images)
+    names = Counter(str(image["file_name"]) for image in images)
     repeated = [name for name, count in names.items() if count > 1]
     if repeated:
         raise DataError(
             f"{path}: {len(repeated)} images occur more than once, first {repeated[0]!r}; keep one entry each"
         )
-    missing = [image["file_name"] for image in images if not (image_dir / image["file_name"]).is_file()]
+    missing = [image["file_name"] for image in images if not inside(image_dir, image["file_name"], path).is_file()]
     if missing:
         raise DataError(
             f"{path} names {len(missing)} of {len(images)} images that are not in {image_dir}, first {missing[0]!r}; "
             "put them there or remove their entries"
         )
+    check_sizes(path, images)
+    check_outlines(path, images, annotations)
     return Split(path=path, image_dir=image_dir, images=images, annotations=annotations, categories=categories)
 
 

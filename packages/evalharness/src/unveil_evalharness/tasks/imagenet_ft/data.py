@@ -4,7 +4,6 @@ The sorted folder names are the classes; for shards see `shards`.
 """
 
 import hashlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch.utils.data import Dataset
 
 from unveil_evalharness.engine.stream import Purpose, derive_seed
 from unveil_evalharness.errors import DataError
+from unveil_evalharness.opening import opened_image
 from unveil_evalharness.tasks.imagenet_ft.shards import IMAGE_SUFFIXES, Member, index_shards, name_classes
 
 __all__ = [
@@ -154,7 +154,7 @@ def open_image(source: Path | Member) -> Image.Image:
         DataError: the file is not an image or is cut short; names it.
     """
     try:
-        with Image.open(source if isinstance(source, Path) else io.BytesIO(source.read())) as image:
+        with opened_image(source if isinstance(source, Path) else source.read()) as image:
             # Pillow warns when a palette with transparency is converted to RGB in one step.
             return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:

@@ -12,6 +12,7 @@ import tarfile
 from pathlib import Path
 
 from unveil_evalharness.errors import DataError
+from unveil_evalharness.opening import inside
 from unveil_evalharness.tasks.zs_retrieval import data as captions
 
 __all__ = ["count_images", "data_hash", "image_source", "pair_source"]
@@ -100,7 +101,7 @@ def _listed(source: Path) -> list[tuple[str, int]]:
     try:
         lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
         names = [line for line in lines if line and not line.startswith("#")]
-        return sorted((name, (source.parent / name).stat().st_size) for name in names)
+        return sorted((name, inside(source.parent, name, source).stat().st_size) for name in names)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{source} cannot be read, or names a missing image: {error}; write one path a line") from error
 

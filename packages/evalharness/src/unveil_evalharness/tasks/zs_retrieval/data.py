@@ -20,6 +20,7 @@ from typing import Any, Literal, cast
 from PIL import Image
 
 from unveil_evalharness.errors import DataError, one_line
+from unveil_evalharness.opening import inside, opened_image
 from unveil_evalharness.tasks.zs_retrieval.karpathy import ANNOTATIONS, read_test_split
 from unveil_evalharness.tasks.zs_retrieval.splits import COCO_5K, FLICKR30K_1K, KnownSplit, recognise
 
@@ -53,8 +54,9 @@ class CaptionedImage:
             with warnings.catch_warnings():
                 # A palette image with a transparent colour is legitimate; Pillow only advises another mode.
                 warnings.filterwarnings("ignore", message="Palette images with Transparency", category=UserWarning)
-                return Image.open(io.BytesIO(self.encoded)).convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                with opened_image(self.encoded) as image:
+                    return image.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
             raise DataError(
                 f"cannot decode the image {self.where}: {error}; replace it or leave it out of the set"
             ) from error
@@ -228,7 +230,10 @@ def _coco_records(annotations: Path) -> list[tuple[Path, tuple[str, ...]]]:
         raise DataError(f"{annotations}: a caption names image_id {unknown}, which is not in 'images'")
     folder = annotations.parent.parent / "val2017"
     return [
-        (folder / name, _checked([text for _, text in sorted(captions[identity])], f"{annotations}: image {identity}"))
+        (
+            inside(folder, name, annotations),
+            _checked([text for _, text in sorted(captions[identity])], f"{annotations}: image {identity}"),
+        )
         for identity, name in names.items()
         if identity in captions
     ]

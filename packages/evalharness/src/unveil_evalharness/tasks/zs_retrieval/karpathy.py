@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unveil_evalharness.errors import DataError
+from unveil_evalharness.opening import inside
 
 __all__ = ["ANNOTATIONS", "read_test_split"]
 
@@ -36,6 +37,8 @@ def read_test_split(annotations: Path) -> list[tuple[Path, list[Any]]]:
             )
             for image in images
         ]
+    except DataError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{annotations} is not in the format of Karpathy's splits: {type(error).__name__}: {error}"
@@ -46,10 +49,10 @@ def read_test_split(annotations: Path) -> list[tuple[Path, list[Any]]]:
 
 
 def _places(folder: Path, image: dict[str, Any]) -> list[Path]:
-    name = image["filename"]
+    name, where = image["filename"], f"{folder.name}/dataset_*.json"
     if "cocoid" not in image:
-        return [folder / sub / name for sub in _FLICKR_FOLDERS]
-    of_2014 = [folder / image.get("filepath", "val2014") / name]
+        return [inside(folder / sub, name, where) for sub in _FLICKR_FOLDERS]
+    of_2014 = [inside(inside(folder, image.get("filepath", "val2014"), where), name, where)]
     return of_2014 + [folder / sub / f"{image['cocoid']:012d}.jpg" for sub in ("val2017", "train2017")]
 
 
