@@ -122,7 +122,7 @@ def test_what_cannot_be_used_is_named(tmp_path):
 def test_files_that_vanish_or_change_are_named(folder, tmp_path):
     samples = FolderDataset(str(folder))
     (folder / "cat" / "a.png").unlink()
-    with pytest.raises(DataError, match=r"cat/a\.png: the file cannot be read"):
+    with pytest.raises(DataError, match=r"cat/a\.png: the file can no longer be read"):
         samples.read(0)
     path = tmp_path / "images.zip"
     with zipfile.ZipFile(path, "w") as archive:

@@ -13,6 +13,7 @@ __all__ = [
     "PlanError",
     "PretrainError",
     "ResumeError",
+    "SourceError",
     "SweepError",
 ]
 
@@ -30,6 +31,10 @@ class ConfigError(PretrainError):
 
 class DataError(PretrainError):
     """A shard, a sample or a data folder cannot be used as it is."""
+
+
+class SourceError(DataError):
+    """A disk or store does not answer, or refuses: nothing is known to be wrong with the data, so nothing is left out."""
 
 
 class DivergedError(PretrainError):

@@ -7,20 +7,23 @@ is every sample that training would have to skip.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextvars import copy_context
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from unveil_pretrain.data.datasets import image_extension
 from unveil_pretrain.data.decode import decode
 from unveil_pretrain.data.folder import FolderDataset
-from unveil_pretrain.data.opening import shards_of_folder
+from unveil_pretrain.data.opening import open_samples, shards_of_folder
 from unveil_pretrain.data.pairs import CAPTION_FILES, CaptionReport, inspect_captions
-from unveil_pretrain.data.samples import Samples
+from unveil_pretrain.data.retrying import ReadPolicy, count_causes, noting_retries, with_retries
+from unveil_pretrain.data.samples import Samples, sample_id_of
 from unveil_pretrain.data.shard_index import INDEX_NAME, ShardIndex, index_from_json
-from unveil_pretrain.data.shard_urls import ShardSource, expand_shards
+from unveil_pretrain.data.shard_source import ShardSource
+from unveil_pretrain.data.shard_urls import expand_shards
 from unveil_pretrain.data.shards import ShardDataset
-from unveil_pretrain.errors import DataError
+from unveil_pretrain.errors import DataError, SourceError
 
 __all__ = ["Audit", "Finding", "Kind", "audit"]
 
@@ -30,7 +33,7 @@ without a readable image; one without the class that others have; an image that 
 twice; a file that is no image. Duplicates and ignored files cost training nothing: they are told, and are no fault."""
 
 _HARMLESS: Final = ("duplicate", "ignored")
-_BLOCK: Final = 2**20
+_POLICY: Final = ReadPolicy()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +75,8 @@ class Audit:
     captions: CaptionReport | None = None
     """What was done to the captions of shards; None where there are none, or a shard is broken. A sample without one
     is no fault: only training on pairs skips it."""
+    retries: dict[str, int] = field(default_factory=dict)
+    """Reads that failed and were tried again, by cause."""
 
     @property
     def num_faults(self) -> int:
@@ -91,24 +96,35 @@ class _Looked:
     problem: str | None
 
 
-def audit(place: str, *, num_workers: int = 0, tell: Callable[[str], None] = lambda line: None) -> Audit:
+def audit(
+    place: str, *, num_workers: int = 0, policy: ReadPolicy = _POLICY, tell: Callable[[str], None] = lambda line: None
+) -> Audit:
     """Look at everything that `place` names, as `unveil_pretrain.data.open_samples` takes it.
 
     Args:
         place: Shards, a folder or a zip file.
         num_workers: Threads; 0 for none besides the caller's.
+        policy: How long and how often to try to read.
         tell: Receives lines about how far the work is.
 
     Raises:
         DataError: there is nothing to look at.
+        SourceError: a disk or store stopped to answer.
     """
+    with noting_retries() as retries:
+        found = _audit(place, num_workers, policy, tell)
+    return replace(found, retries=count_causes(retries))
+
+
+def _audit(place: str, num_workers: int, policy: ReadPolicy, tell: Callable[[str], None]) -> Audit:
     findings: list[Finding] = []
     path = Path(place)
     shards = shards_of_folder(path) if path.is_dir() else []
     is_folder = place.endswith(".zip") or (path.is_dir() and not shards)
-    sources = [] if is_folder else expand_shards("::".join(shards) or place)
+    sources = [] if is_folder else expand_shards("::".join(shards) or place, policy)
     if is_folder:
-        folder = FolderDataset(place)
+        folder = open_samples(place, policy=policy)
+        assert isinstance(folder, FolderDataset)
         findings += [Finding(kind="ignored", where=place, what=f"{name} is no image") for name in folder.ignored]
         parts: list[Samples] = [folder]
     else:
@@ -117,7 +133,7 @@ def audit(place: str, *, num_workers: int = 0, tell: Callable[[str], None] = lam
     findings += [Finding(kind="image", where=one.where, what=one.problem) for one in looked if one.problem is not None]
     findings += _repetitions(looked)
     counts = _class_counts(looked, findings)
-    whole = None if len(parts) != max(1, len(sources)) else (parts[0] if is_folder else _joined(sources))
+    whole = None if len(parts) != max(1, len(sources)) else (parts[0] if is_folder else ShardDataset.of(sources))
     state = "absent" if is_folder else _compare_with_index(sources, whole, findings, tell)
     sizes = {part.shards[0]: len(part) for part in parts if isinstance(part, ShardDataset)}
     return Audit(
@@ -144,18 +160,20 @@ def _captions(whole: Samples | None) -> CaptionReport | None:
 def _openable(sources: Sequence[ShardSource], findings: list[Finding]) -> Iterator[ShardDataset]:
     for source in sources:
         try:
-            yield ShardDataset(source.url)
+            yield ShardDataset.of([source])
         except DataError as error:
             findings.append(Finding(kind="shard", where=source.url, what=str(error).removeprefix(f"{source.url}: ")))
 
 
-def _joined(sources: Sequence[ShardSource]) -> ShardDataset:
-    return ShardDataset("::".join(source.url for source in sources))
-
-
 def _look(samples: Samples, num_workers: int, tell: Callable[[str], None]) -> list[_Looked]:
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
-        looked = list(pool.map(lambda index: _look_at(samples, index), range(len(samples))))
+        # Each in a copy of this context, so that its retries are noted where the caller listens.
+        waiting = [pool.submit(copy_context().run, _look_at, samples, index) for index in range(len(samples))]
+        try:
+            looked = [future.result() for future in waiting]
+        finally:
+            for future in waiting:
+                future.cancel()
     place = samples.shards[0] if isinstance(samples, ShardDataset) else "the folder"
     tell(f"{place}: {len(looked):,} samples, {sum(one.problem is not None for one in looked)} of them unreadable")
     return looked
@@ -172,6 +190,8 @@ def _look_at(samples: Samples, index: int) -> _Looked:
             raise DataError(f"{where}: a sample must hold one image, this one holds {', '.join(files)}")
         data = files[extension]
         decode(data, where)
+    except SourceError:  # nothing is known to be wrong with the sample, and the next one would wait as long
+        raise
     except DataError as error:
         return _Looked(samples.keys[index], where, 0, None, label, str(error).removeprefix(f"{where}: "))
     digest = hashlib.blake2b(data, digest_size=16).digest()
@@ -238,9 +258,8 @@ def _index_beside(sources: Sequence[ShardSource], findings: list[Finding]) -> Sh
     """index.json in the folder of the first shard, if there is one that can be read."""
     first = sources[0]
     place = f"{first.path.rpartition('/')[0] or '.'}/{INDEX_NAME}"
-    try:
-        data: Any = first.filesystem.cat_file(place)
-    except OSError:  # there is none
+    data = with_retries(lambda: _file(first, place), first.policy, what=place, key=sample_id_of(place))
+    if data is None:
         return None
     try:
         return index_from_json(data.decode("utf-8", "replace"), place)
@@ -251,7 +270,14 @@ def _index_beside(sources: Sequence[ShardSource], findings: list[Finding]) -> Sh
 
 def _sha256(source: ShardSource) -> str:
     digest = hashlib.sha256()
-    with source.open() as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
+    for block in source.blocks():
+        digest.update(block)
     return digest.hexdigest()
+
+
+def _file(beside: ShardSource, path: str) -> bytes | None:
+    """A file in the store of a shard; None where there is none."""
+    try:
+        return beside.store.call("cat_file", path)
+    except (FileNotFoundError, PermissionError):  # S3 denies what is not there to those who may not list
+        return None

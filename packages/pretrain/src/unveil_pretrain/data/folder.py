@@ -155,11 +155,18 @@ class _Disk:
             inside[:] = sorted(name for name in inside if not name.startswith("."))
             for name in names:
                 path = Path(folder, name)
-                if not name.startswith(".") and stat.S_ISREG((status := path.stat()).st_mode):
+                if not name.startswith(".") and stat.S_ISREG((status := _status(path)).st_mode):
                     yield _File(path.relative_to(self._root).as_posix(), status.st_size)
 
     def read(self, path: str) -> bytes:
         return (self._root / path).read_bytes()
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be looked at ({error.strerror or error}); restore it or remove it") from error
 
 
 class _Zip:
@@ -170,7 +177,7 @@ class _Zip:
         try:
             with zipfile.ZipFile(path) as archive:
                 self._members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-        except (OSError, zipfile.BadZipFile) as error:
+        except (OSError, zipfile.BadZipFile, ValueError, IndexError, NotImplementedError, struct.error) as error:
             raise DataError(f"{path}: not a readable zip file ({error}); copy it again, or name a folder") from error
 
     def files(self) -> Iterator[_File]:

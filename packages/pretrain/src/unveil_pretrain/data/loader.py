@@ -7,31 +7,26 @@ A sample that cannot be read may be replaced, if the caller allows it: by the sa
 of the same epoch, or the next one after that which can be read. Which one that is depends on nothing but the files.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from unveil_pretrain.data.captions import CaptionCounts
 from unveil_pretrain.data.datasets import Example, ExampleDataset
 from unveil_pretrain.data.order import permuted, step_ranks
-from unveil_pretrain.errors import ConfigError, DataError
+from unveil_pretrain.data.retrying import noting_retries
+from unveil_pretrain.data.workers import Loaded, WorkerKind, loaded_in_order
+from unveil_pretrain.errors import ConfigError, DataError, SourceError
 
 __all__ = ["Batch", "WorkerKind", "train_batches", "val_batches"]
 
-WorkerKind = Literal["processes", "threads"]
-"""What decodes. Threads of this process need no copy of a batch and no fork, and decoders run without Python's lock;
-processes are for many cores, where that lock is what is left of the work."""
-
-# Steps that each worker has ready or in hand, as PyTorch's DataLoader has by default.
-_AHEAD: Final = 2
+_PATIENCE: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +64,7 @@ def train_batches(
     worker_kind: WorkerKind = "threads",
     share: slice = slice(None),
     tolerate: bool = False,
+    patience: float = _PATIENCE,
 ) -> Iterator[Batch]:
     """Yield `num_steps` batches: those of steps start_step, start_step + 1, ....
 
@@ -82,9 +78,12 @@ def train_batches(
         worker_kind: Which of the two.
         share: The part of every batch that is loaded here; other processes of a run load the rest.
         tolerate: Replace samples that cannot be read and say so in `Batch.skipped`, instead of raising DataError.
+        patience: Seconds to wait for a batch of a thread or process before it counts as stuck.
 
     Raises:
-        DataError: a sample cannot be read, the message names its shard and key; or none of an epoch can.
+        DataError: a sample cannot be read, the message names its shard and key; or none of an epoch can; or a worker
+            ended or is stuck.
+        SourceError: a disk or store does not answer; no sample is replaced for that.
         ConfigError: a number is out of range.
     """
     if batch_size < 1 or start_step < 0 or num_steps < 0 or num_workers < 0:
@@ -93,42 +92,59 @@ def train_batches(
             "give at least one image per batch, and steps and workers that are not negative"
         )
     steps = _TrainSteps(dataset, batch_size, seed, share, tolerate)
-    return _load(steps, range(start_step, start_step + num_steps), num_workers, worker_kind)
+    order = range(start_step, start_step + num_steps)
+    return loaded_in_order(steps, order, num_workers=num_workers, worker_kind=worker_kind, patience=patience)
 
 
 def val_batches(
-    dataset: ExampleDataset, *, batch_size: int, num_workers: int = 0, worker_kind: WorkerKind = "threads"
+    dataset: ExampleDataset,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    worker_kind: WorkerKind = "threads",
+    patience: float = _PATIENCE,
 ) -> Iterator[Batch]:
     """Yield every sample once, in stored order, under its fixed crop; the last batch may be smaller.
 
     Raises:
-        DataError: a sample cannot be read.
+        DataError: a sample cannot be read, or a worker ended or is stuck.
         ConfigError: the batch size is not positive.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: give at least one image per batch")
-    return _load(_ValSteps(dataset, batch_size), range(-(-len(dataset) // batch_size)), num_workers, worker_kind)
+    steps, order = _ValSteps(dataset, batch_size), range(-(-len(dataset) // batch_size))
+    return loaded_in_order(steps, order, num_workers=num_workers, worker_kind=worker_kind, patience=patience)
 
 
-class _TrainSteps(Dataset[Batch | DataError]):
+def _loaded(make: Callable[[], Batch]) -> Loaded[Batch]:
+    """What `make` returns or why it cannot, with the reads that had to be tried again."""
+    with noting_retries() as retries:
+        try:
+            value: Batch | DataError = make()
+        except DataError as error:
+            value = error
+    return Loaded(value, tuple(retries))
+
+
+class _TrainSteps(Dataset[Loaded[Batch]]):
     """Item s is the batch of training step s, or the error that its samples gave."""
 
     def __init__(self, dataset: ExampleDataset, batch_size: int, seed: int, share: slice, tolerate: bool) -> None:
         self._dataset, self._batch_size, self._seed = dataset, batch_size, seed
         self._share, self._tolerate = share, tolerate
 
-    def __getitem__(self, step: int) -> Batch | DataError:
+    def __getitem__(self, step: int) -> Loaded[Batch]:
+        return _loaded(lambda: self._batch(step))
+
+    def _batch(self, step: int) -> Batch:
         num_samples = len(self._dataset)
         epochs, positions = (part[self._share] for part in step_ranks(num_samples, self._batch_size, step))
         indices = permuted(num_samples, positions, epochs, seed=self._seed)
         skipped: list[str] = []
-        try:
-            examples = [
-                self._example(int(index), int(position), int(epoch), skipped)
-                for index, position, epoch in zip(indices, positions, epochs, strict=True)
-            ]
-        except DataError as error:
-            return error
+        examples = [
+            self._example(int(index), int(position), int(epoch), skipped)
+            for index, position, epoch in zip(indices, positions, epochs, strict=True)
+        ]
         return _collate(examples, torch.from_numpy(epochs), tuple(skipped))
 
     def _example(self, index: int, position: int, epoch: int, skipped: list[str]) -> Example:
@@ -137,6 +153,8 @@ class _TrainSteps(Dataset[Batch | DataError]):
         for further in range(1, num_samples + 1):
             try:
                 return self._dataset.train_example(index, seed=self._seed, epoch=epoch)
+            except SourceError:  # what a sample holds is not known: a run without it would be another one
+                raise
             except DataError as error:
                 if not self._tolerate:
                     raise
@@ -146,18 +164,18 @@ class _TrainSteps(Dataset[Batch | DataError]):
         raise DataError(f"none of {num_samples} samples can be read; the first: {skipped[-num_samples]}")
 
 
-class _ValSteps(Dataset[Batch | DataError]):
+class _ValSteps(Dataset[Loaded[Batch]]):
     """Item s is the s-th batch of the validation pass, or the error that its samples gave."""
 
     def __init__(self, dataset: ExampleDataset, batch_size: int) -> None:
         self._dataset, self._batch_size = dataset, batch_size
 
-    def __getitem__(self, step: int) -> Batch | DataError:
+    def __getitem__(self, step: int) -> Loaded[Batch]:
+        return _loaded(lambda: self._batch(step))
+
+    def _batch(self, step: int) -> Batch:
         indices = range(step * self._batch_size, min(len(self._dataset), (step + 1) * self._batch_size))
-        try:
-            examples = [self._dataset.val_example(index) for index in indices]
-        except DataError as error:
-            return error
+        examples = [self._dataset.val_example(index) for index in indices]
         return _collate(examples, torch.zeros(len(examples), dtype=torch.int64))
 
 
@@ -172,41 +190,3 @@ def _collate(examples: Sequence[Example], epochs: Tensor, skipped: tuple[str, ..
         all_captions=tuple(example.all_captions for example in examples if example.all_captions),
         skipped=skipped,
     )
-
-
-def _load(
-    steps: Dataset[Batch | DataError], order: range, num_workers: int, worker_kind: WorkerKind
-) -> Iterator[Batch]:
-    if worker_kind == "threads" and num_workers:
-        items = _by_threads(steps.__getitem__, order, num_workers)
-    else:
-        # A generator of its own: DataLoader draws a seed for its workers, which must not move torch's global generator.
-        items = iter(
-            DataLoader(
-                steps, batch_size=None, sampler=order, num_workers=num_workers,
-                generator=torch.Generator().manual_seed(0),
-            )
-        )  # fmt: skip
-    for item in items:
-        # Workers hand errors back as values: DataLoader would wrap a raised one in another process's traceback.
-        if isinstance(item, DataError):
-            raise item
-        yield item
-
-
-def _by_threads(
-    load: Callable[[int], Batch | DataError], order: range, num_threads: int
-) -> Iterator[Batch | DataError]:
-    """`load` of each step in order, computed ahead by threads: the decoders run without Python's lock."""
-    waiting: deque[Future[Batch | DataError]] = deque()
-    with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
-        try:
-            for step in order:
-                waiting.append(pool.submit(load, step))
-                if len(waiting) >= _AHEAD * num_threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:  # also when the caller stops early
-            for future in waiting:
-                future.cancel()

@@ -6,15 +6,24 @@ order a pure function of the step (`order.py`) and a restart exact.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Final
 
 import numpy as np
 
+from unveil_pretrain.data.index_cache import cached_index, keep_index
+from unveil_pretrain.data.retrying import ReadPolicy
 from unveil_pretrain.data.samples import hash_of_files, sample_id_of, seeded_choice
+from unveil_pretrain.data.shard_source import ShardSource
 from unveil_pretrain.data.shard_urls import expand_shards
 from unveil_pretrain.data.tar_index import Member, Sample, index_shard
-from unveil_pretrain.errors import DataError
 
 __all__ = ["ShardDataset"]
+
+_POLICY: Final = ReadPolicy()
+# Shards of a store that are indexed at once; those of a disk are read one after the other.
+_INDEXED_AT_ONCE: Final = 8
 
 
 class ShardDataset:
@@ -29,20 +38,26 @@ class ShardDataset:
             files, or under another path, give the same hash.
     """
 
-    def __init__(self, urls: str) -> None:
+    def __init__(self, urls: str, policy: ReadPolicy = _POLICY) -> None:
         """Expand `urls` (braces, `::` unions, globs; local or fsspec) and index every shard.
 
         Raises:
-            DataError: no shard matches, a shard is missing, empty, compressed, truncated or not a tar file.
+            DataError: no shard matches, a shard is missing, empty, compressed, truncated or not a tar file; or its
+                store does not answer (SourceError).
+            MissingExtraError: the package of its store is not installed.
         """
-        self._sources = expand_shards(urls)
-        self._fill(
-            [
-                sample
-                for number, source in enumerate(self._sources)
-                for sample in index_shard(number, source.url, source.open())
-            ]
-        )
+        self._index(expand_shards(urls, policy))
+
+    @classmethod
+    def of(cls, sources: Sequence[ShardSource]) -> "ShardDataset":
+        """The samples of these shards, in this order; DataError as the constructor raises it."""
+        made = cls.__new__(cls)
+        made._index(sources)
+        return made
+
+    def _index(self, sources: Sequence[ShardSource]) -> None:
+        self._sources = tuple(sources)
+        self._fill([sample for samples in _indexed(self._sources) for sample in samples])
 
     def _fill(self, samples: Sequence[Sample]) -> None:
         self._samples = tuple(samples)
@@ -72,7 +87,8 @@ class ShardDataset:
         """The files of one sample, by extension.
 
         Raises:
-            DataError: the shard disappeared or shrank since it was indexed, or cannot be read.
+            DataError: the shard disappeared or changed since it was indexed, or cannot be read.
+            SourceError: its store does not answer, or denies access.
         """
         return self._read(index, self._samples[index].members)
 
@@ -99,14 +115,32 @@ class ShardDataset:
     def _read(self, index: int, members: Sequence[Member]) -> dict[str, bytes]:
         start = min(member.offset for member in members)
         end = max(member.offset + member.size for member in members)
-        try:
-            data = self._sources[self._samples[index].shard].read_range(start, end)
-        except OSError as error:
-            raise DataError(
-                f"{self.where(index)}: the shard can no longer be read ({error}); restore it and start again"
-            ) from error
-        if len(data) != end - start:
-            raise DataError(f"{self.where(index)}: the shard changed since it was indexed; start the run again")
+        source = self._sources[self._samples[index].shard]
+        data = source.read_range(start, end, what=self.where(index), key=int(self.sample_ids[index]))
         return {
             member.extension: data[member.offset - start : member.offset - start + member.size] for member in members
         }
+
+
+def _indexed(sources: Sequence[ShardSource]) -> Iterator[list[Sample]]:
+    """The samples of each shard, in order."""
+    if all(source.store.is_local for source in sources):
+        yield from map(_index_of, range(len(sources)), sources)
+        return
+    with ThreadPoolExecutor(_INDEXED_AT_ONCE, thread_name_prefix="index") as pool:
+        # Each in a copy of this context, so that its retries are noted where the caller listens.
+        waiting = [pool.submit(copy_context().run, _index_of, number, source) for number, source in enumerate(sources)]
+        try:
+            for future in waiting:
+                yield future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _index_of(number: int, source: ShardSource) -> list[Sample]:
+    samples = cached_index(number, source)
+    if samples is None:
+        samples = index_shard(number, source.url, source.open())
+        keep_index(source, samples)
+    return samples
