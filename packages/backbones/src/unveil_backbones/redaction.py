@@ -23,19 +23,19 @@ _LONG_VALUE = 20
 """Characters from which a value in a URL's query is taken for a key, whatever its name."""
 
 # A model has tokens of its own (mask token, pad token): only these are keys.
-_TOKEN = (
+_ACCESS_WORDS = (
     r"(?:access|api|app|auth|bearer|csrf|deploy|github|gitlab|hf|hub|id|login|oauth|personal|refresh|sas|secret"
     r"|security|service|session|user|wandb)[-_]?token"
 )
 _WORDS = (
-    rf"pass(?:word|wd|phrase)|secret|{_TOKEN}|credential|signature|api[-_]?key|access[-_]?key|account[-_]?key"
+    rf"pass(?:word|wd|phrase)|secret|{_ACCESS_WORDS}|credential|signature|api[-_]?key|access[-_]?key|account[-_]?key"
     r"|private[-_]?key|wandb[-_]?key|sas[-_]?key|connection[-_]?string|authorization"
 )
 _SECRET_NAME = re.compile(
     rf"{_WORDS}|^token$|^auth$|(?:^|[-_])(?:key|pwd|pat|sig|sas|dsn)$|^awsaccesskeyid$", re.IGNORECASE
 )
-_MODEL_TOKEN = r"(?:mask|pad|class|cls|unk|unknown|eos|bos|sep|text|image|special|register|prefix)[-_]token"
-_ENVIRONMENT_NAME = re.compile(rf"(?!{_MODEL_TOKEN}$)[\w]*[-_]token$", re.IGNORECASE)
+_MODEL_WORDS = r"(?:mask|pad|class|cls|unk|unknown|eos|bos|sep|text|image|special|register|prefix)[-_]token"
+_ENVIRONMENT_NAME = re.compile(rf"(?!{_MODEL_WORDS}$)[\w]*[-_]token$", re.IGNORECASE)
 # PWD is where a shell is, and pwd= in a URL is not.
 _PUBLIC_NAME = re.compile(
     r"_FILE$|_PATH$|_DIR$|^GOOGLE_APPLICATION_CREDENTIALS$|^SSH_AUTH_SOCK$|(?-i:^PWD$)", re.IGNORECASE

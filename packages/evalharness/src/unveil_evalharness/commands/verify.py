@@ -7,11 +7,11 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from unveil_evalharness.errors import ResultsError, UsageError
+from unveil_evalharness.errors import ResultsError, UnknownTaskError, UsageError
 from unveil_evalharness.findings import Finding
 from unveil_evalharness.results import latest, read_rows
 from unveil_evalharness.task import Task
-from unveil_evalharness.tasks import load_task
+from unveil_evalharness.tasks import TASKS, load_task
 from unveil_evalharness.verify.contents import check_files, check_metrics
 from unveil_evalharness.verify.provenance import check_checkpoints, check_data_hashes, check_protocols
 
@@ -29,6 +29,8 @@ class VerifyOptions:
     """Output folder of `evalharness run`."""
     data_root: Path | None = None
     """Also hash the data of the tasks again."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of your own in it (package.module:ClassName), comma-separated: a name in a file alone imports nothing."""
     json: bool = False
     """Print the findings as JSON."""
 
@@ -48,12 +50,17 @@ def main(options: VerifyOptions) -> int:
     return 1 if any(finding.state == "problem" for finding in findings) else 0
 
 
-def examine(options: VerifyOptions, *, load: Callable[[str], Task] = load_task) -> list[Finding]:
+def examine(options: VerifyOptions, *, load: Callable[[str], Task] | None = None) -> list[Finding]:
     """All findings: rows, checkpoints, protocols, data, files, metrics.
+
+    Args:
+        options: what to look at.
+        load: gives the task of a name; by default those of the harness and of `options.tasks`.
 
     Raises:
         UsageError: there is no such output folder.
     """
+    load = load or _named_by_user(options.tasks)
     results = options.folder / "results.jsonl"
     if not results.is_file():
         raise UsageError(f"{results} is not there; give the --output-path of an `evalharness run`")
@@ -70,3 +77,14 @@ def examine(options: VerifyOptions, *, load: Callable[[str], Task] = load_task) 
         *check_files(options.folder, current),
         *check_metrics(options.folder, current),
     ]
+
+
+def _named_by_user(own: tuple[str, ...]) -> Callable[[str], Task]:
+    """`load_task` for the harness's tasks and those the user names: a result file must not choose what is imported."""
+
+    def load(name: str) -> Task:
+        if name not in TASKS and name not in own:
+            raise UnknownTaskError(f"{name[:80]!r} is no task of the harness; import your own by --tasks")
+        return load_task(name)
+
+    return load

@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from unveil_evalharness.errors import NotComparableError
+from unveil_evalharness.frames import read_parquet
 
 if TYPE_CHECKING:
     import polars
@@ -60,7 +61,7 @@ def read_samples(path: Path) -> "polars.DataFrame | None":
     if not path.is_file():
         return None
     try:
-        return polars.read_parquet(path)
+        return read_parquet(path)
     except (OSError, polars.exceptions.PolarsError) as error:
         raise NotComparableError(f"cannot read the outcomes {path}: {error}; evaluate again") from error
 
@@ -136,6 +137,8 @@ def _clusters(samples: "polars.DataFrame", key: str, order: np.ndarray) -> np.nd
 
 def metric_function(task: str) -> MetricFunction | None:
     """`metric_from_samples` of a task, with full metric names; None where the task offers none."""
+    if not task.isidentifier():  # it comes from a file, and is about to be looked for among modules
+        return None
     name = f"unveil_evalharness.tasks.{task}.metrics"
     if importlib.util.find_spec(f"unveil_evalharness.tasks.{task}") is None or importlib.util.find_spec(name) is None:
         return None
