@@ -130,15 +130,15 @@ def main() -> int:
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--record", action="store_true", help="write the file")
     action.add_argument("--check", action="store_true", help="compare with the file; exit code 1 beyond 1e-4")
-    action.add_argument("--run", type=Path, metavar="DIR", help="train in DIR/runs on the data in DIR and print")
+    action.add_argument("--folder", type=Path, metavar="DIR", help="train in DIR/runs on the data in DIR and print")
     parser.add_argument("--shards", type=int, default=0, help="processes that share one copy of the weights; 0: none")
     parser.add_argument("--micro", type=int, default=0, help="samples to compute at once; 0 for all")
     parser.add_argument("names", nargs="*", default=list(configs()))
     given = parser.parse_args()
     parallel = Parallel(kind="fsdp", shard_over=given.shards) if given.shards else Parallel()
-    if given.run is not None:
-        data = (str(given.run / "train.tar"), str(given.run / "val.tar"))
-        found = compute(given.run / "runs", data, given.names, parallel=parallel, micro_batch_size=given.micro)
+    if given.folder is not None:
+        data = (str(given.folder / "train.tar"), str(given.folder / "val.tar"))
+        found = compute(given.folder / "runs", data, given.names, parallel=parallel, micro_batch_size=given.micro)
         sys.stdout.write(json.dumps(found) + "\n")
         return 0
     with tempfile.TemporaryDirectory() as name:

@@ -39,7 +39,7 @@ def over(in_processes, tmp_path):
     def run(num, *, shards=0, micro=0, names=NAMES):
         loss_curves.write_data(tmp_path)
         script = str(Path(loss_curves.__file__))
-        said = in_processes(num, script, "--run", tmp_path, "--shards", shards, "--micro", micro, *names)
+        said = in_processes(num, script, "--folder", tmp_path, "--shards", shards, "--micro", micro, *names)
         assert len(set(said)) == 1
         return json.loads(said[0])
 

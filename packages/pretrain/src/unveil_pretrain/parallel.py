@@ -80,9 +80,12 @@ def shard(objective: Objective, parallel: Parallel, world: World, device: torch.
     if parallel.kind == "ddp" or world.size == 1:
         objective.to(device)
         return
-    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+    lacking = [
+        name for name in ("set_force_sum_reduction_for_comms", "reset_iter_state") if not hasattr(FSDPModule, name)
+    ]
+    if lacking:
         raise ConfigError(
-            f"PyTorch {torch.__version__} cannot add gradients of shards; use a newer one (2.13 is tested), or "
+            f"the FSDP2 of PyTorch {torch.__version__} has no {lacking[0]}; use a newer one (2.13 is tested), or "
             "--parallel ddp"
         )
     mesh = _mesh(world.size, num_shards, device)
@@ -137,7 +140,9 @@ def gathered(objective: nn.Module) -> Iterator[None]:
         _enter_by(objective)
         for module in _units(objective):
             module.set_reshard_after_forward(module is not objective, recurse=False)
-            module.reshard()
+        # Cuts the weights again, and forgets in which order the blocks ran: FSDP would gather ahead by it in the next
+        # backward pass, and the orders of processes that ran unequally often differ.
+        objective.reset_iter_state()
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:
