@@ -5,6 +5,7 @@
 #   TORCH_INDEX=<url>   an extra package index for PyTorch, for example of its CPU wheels
 #   DATA=<dir>          real images for `make demo`, instead of the embedded digit scenes
 #   MAE=<dir> SWIN=<dir>  clones of the reference implementations for `make bench`; without them they are absent
+#   PACKAGE=<name>      the package that `make release` releases; TAG=yes tags it
 #   OUT=<dir>           where `make demo` writes (default: runs/demo, or runs/demo-<name of DATA>)
 #
 # pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, a pip.conf) apply as usual.
@@ -17,7 +18,7 @@ PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.t
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench gate test test-all test-install lint types contracts format clean
+.PHONY: help install demo bench docs release gate test test-all test-install lint types contracts format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -46,6 +47,12 @@ demo: install ## data, pre-training, four tasks, correlation: ends with a table 
 bench: install ## training steps of the encoders against their peers on this CPU: a table, in about a quarter of an hour
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.backbones $(if $(MAE),--mae $(MAE)) $(if $(SWIN),--swin $(SWIN))
 
+docs: install ## the documents as a site in site/; a broken link, anchor or reference fails
+	$(PY) -m mkdocs build --strict
+
+release: install ## check and build PACKAGE=masking into dist/; TAG=yes also tags it (nothing is uploaded)
+	$(PY) tools/release.py $(PACKAGE) $(if $(TAG),--tag)
+
 gate: install ## a tiny checkpoint against the baseline in tests/gate: did this change move a number?
 	OMP_NUM_THREADS=1 $(PY) tools/self_gate.py
 
@@ -73,5 +80,5 @@ format: install ## let ruff format and fix
 	$(VENV)/bin/ruff check --fix .
 
 clean: ## remove the environment, caches and builds (runs/ stays)
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist packages/*/dist packages/*/build
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist site packages/*/dist packages/*/build
 	find packages tests demo tools -name __pycache__ -type d -prune -exec rm -rf {} +
