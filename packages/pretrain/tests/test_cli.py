@@ -13,8 +13,10 @@ from unveil_pretrain.config import config_to_json, first_difference
 from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
 
 PLACE = (
-    "out", "train_data", "val_data", "train_list", "device", "num_workers", "loggers", "micro_batch_size",
-    "checkpoint_blocks", "parallel", "shard_over", "compile",
+    "out", "train_data", "val_data", "train_list", "device", "num_workers", "read_timeout", "read_tries", "loggers",
+    "micro_batch_size",
+    "checkpoint_blocks", "parallel", "shard_over", "checkpoint_format", "async_checkpoints",
+    "compile",
 )  # fmt: skip
 SHARED = (
     "encoder", "image_size", "crop_scale", "mirror", "drop_path", "steps", "batch_size", "num_unique", "seed",

@@ -44,6 +44,8 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "replay": "RUN [--device cpu]\ncompute a step that failed (failure.json) again and say where its numbers end",
         "verify-resume": "RECIPE --train-data DATA --val-data DATA [--steps N] ...\n"
         "prove that a run which is killed and continued ends with the same bits; names the first difference otherwise",
+        "export": "RUN|CKPT --out DIR\n"
+        "a checkpoint to hand on: of the contract, without training state, also of --checkpoint-format sharded",
         "ls": "\nlist the recipes",
     }
 )

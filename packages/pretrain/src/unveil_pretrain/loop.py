@@ -12,33 +12,39 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Final
 
 import torch
 from tqdm import tqdm
-from unveil_backbones import Checkpoint, CheckpointError, load
+from unveil_backbones import CheckpointError
 
 from unveil_pretrain.checkpointing import save_checkpoint
 from unveil_pretrain.config import FlipConfig, MimConfig, config_to_json
 from unveil_pretrain.costing import cost_basis
 from unveil_pretrain.data import Batch, train_batches
+from unveil_pretrain.data.retrying import ReadPolicy, Retry, noting_retries
 from unveil_pretrain.errors import DataError, PretrainError, ResumeError
 from unveil_pretrain.interrupts import Interrupted, StopRequest, stop_requests
-from unveil_pretrain.journal import count_skipped, record_step
+from unveil_pretrain.journal import count_skipped, record_reads, record_step
 from unveil_pretrain.loggers import LoggerName, check_loggers
 from unveil_pretrain.parallel import Parallel
 from unveil_pretrain.record import RunFolder, about_run
 from unveil_pretrain.run import DeviceName, Run, assemble, choose_device, describe
+from unveil_pretrain.saving import CheckpointFormat, CheckpointSaver
 from unveil_pretrain.scoring import record_validation
 from unveil_pretrain.sources import open_data
 from unveil_pretrain.spikes import SpikeDetector
 from unveil_pretrain.starting import load_initial
+from unveil_pretrain.stored import SavedCheckpoint, read_saved
 from unveil_pretrain.train_state import Position
 from unveil_pretrain.update import train_step
 from unveil_pretrain.world import World, joined, world_of_environment
 
 __all__ = ["train"]
+
+_READING: Final = ReadPolicy()
 
 
 def train(
@@ -51,10 +57,13 @@ def train(
     log: Callable[[str], None],
     device: DeviceName = "auto",
     num_workers: int = 0,
+    reading: ReadPolicy = _READING,
     parallel: Parallel | None = None,
     micro_batch_size: int = 0,
     compile_blocks: bool = False,
     checkpoint_blocks: bool = False,
+    checkpoint_format: CheckpointFormat = "contract",
+    async_checkpoints: bool = False,
     loggers: Sequence[LoggerName] = ("tensorboard",),
     progress: bool = True,
     command: Sequence[str] = (),
@@ -71,10 +80,13 @@ def train(
         log: Receives lines about the run.
         device: Where to compute.
         num_workers: Decoding processes of each process; the result does not depend on it.
+        reading: How long and how often to try to read; the result does not depend on it.
         parallel: How the weights lie on several processes; a whole copy on each by default.
         micro_batch_size: Samples to compute at once on each process; 0 for all of them.
         compile_blocks: Compile the encoder's blocks.
         checkpoint_blocks: Compute the inside of the encoder's blocks twice instead of keeping it in memory.
+        checkpoint_format: What checkpoints before the last hold; the last one is always of the contract.
+        async_checkpoints: Write checkpoints in the background; the result does not depend on it.
         loggers: Where to show the scalars of the run besides its records.
         progress: Show a bar on stderr.
         command: The command line, recorded in run.json.
@@ -90,13 +102,14 @@ def train(
     check_loggers(loggers)
     world = world_of_environment()
     place = choose_device(device, world.local_rank)
-    data = open_data(config, train_data=train_data, val_data=val_data, train_list=train_list)
+    with noting_retries() as retries:
+        data = open_data(config, train_data=train_data, val_data=val_data, train_list=train_list, reading=reading)
     start = load_initial(initial)
     identity = data.identity(config) | ({} if start is None else {"initial": start.sha256})
     folder = RunFolder(out)
     about = about_run(command=command, train_data=train_data, val_data=val_data, train_list=train_list, initial=initial)
 
-    def assembled(checkpoint: Checkpoint | None) -> tuple[Run, Position]:
+    def assembled(checkpoint: SavedCheckpoint | None) -> tuple[Run, Position]:
         return assemble(
             config,
             data,
@@ -110,6 +123,7 @@ def train(
             compile_blocks=compile_blocks,
             checkpoint_blocks=checkpoint_blocks,
             initial=start,
+            saver=CheckpointSaver(world, asynchronous=async_checkpoints, format=checkpoint_format, log=log),
         )
 
     with joined(world, place), _at_home(folder, identity, about, world):
@@ -128,8 +142,11 @@ def train(
             with (
                 folder.shown_by(shown, config=config_to_json(config), start_step=position.step),
                 stop_requests(speaks=world.local_rank == 0) as request,
+                closing(run.saver),
+                noting_retries(retries),
             ):
-                _run_steps(run, position, request, num_workers=num_workers, progress=progress)
+                patience = reading.patience
+                _run_steps(run, position, request, retries, num_workers, patience, progress=progress)
             if world.writes and (num_skipped := folder.num_skipped()):
                 log(f"{num_skipped} unreadable samples were replaced; {folder.path / 'skipped.jsonl'} says why")
             if world.writes and (changes := folder.caption_changes()):
@@ -138,14 +155,14 @@ def train(
     return folder.checkpoint_path(config.steps)
 
 
-def _read(path: Path) -> Checkpoint:
+def _read(path: Path) -> SavedCheckpoint:
     """The checkpoint to continue from. A damaged one is not passed over in silence: steps would be lost unnoticed.
 
     Raises:
         ResumeError: it is damaged; names what to remove.
     """
     try:
-        return load(path)
+        return read_saved(path)
     except CheckpointError as error:
         raise ResumeError(
             f"the newest checkpoint is damaged: {error}; or remove {path} and repeat the command, which then continues "
@@ -177,7 +194,16 @@ def _begin(run: Run, position: Position, log: Callable[[str], None]) -> None:
         log(line)
 
 
-def _run_steps(run: Run, position: Position, request: StopRequest, *, num_workers: int, progress: bool) -> None:
+def _run_steps(
+    run: Run,
+    position: Position,
+    request: StopRequest,
+    retries: list[Retry],
+    num_workers: int,
+    patience: float,
+    *,
+    progress: bool,
+) -> None:
     """All steps from `position` to the end, with their records, validations and checkpoints."""
     config, world = run.config, run.world
     batches = train_batches(
@@ -189,6 +215,7 @@ def _run_steps(run: Run, position: Position, request: StopRequest, *, num_worker
         num_workers=num_workers,
         share=world.share(config.batch_size),
         tolerate=config.max_bad_samples > 0,
+        patience=patience,
     )
     spikes = SpikeDetector(run.folder.losses() if world.writes else ())
     # A bar that is written to a file needs no more than a line now and then.
@@ -200,7 +227,9 @@ def _run_steps(run: Run, position: Position, request: StopRequest, *, num_worker
         started, trouble = time.perf_counter(), None
         while position.step < config.steps:
             batch, data_trouble = _next(batches)
-            if world.agree(trouble or data_trouble, stop=bool(request)):
+            if data_trouble is not None:
+                record_reads(run, position, retries, gather=False)
+            if world.agree(trouble or data_trouble or run.saver.trouble, stop=bool(request)):
                 raise _stopped(run, position, request)
             assert batch is not None
             metrics = train_step(run, position, batch)
@@ -209,9 +238,12 @@ def _run_steps(run: Run, position: Position, request: StopRequest, *, num_worker
             position = position.after(config.batch_size, metrics.num_tokens, seconds, num_devices=world.size)
             count_skipped(run, position, batch, metrics)
             trouble = record_step(run, position, metrics, seconds, spikes)
-            _reach(run, position, bar, metrics.loss)
+            is_due = _reach(run, position, bar, metrics.loss)
+            reads_trouble = record_reads(run, position, retries, gather=is_due)
+            trouble = trouble or reads_trouble
             started = time.perf_counter()
         world.agree(trouble)
+        run.saver.wait()
 
 
 def _next(batches: Iterator[Batch]) -> tuple[Batch | None, PretrainError | None]:
@@ -220,38 +252,31 @@ def _next(batches: Iterator[Batch]) -> tuple[Batch | None, PretrainError | None]
         return next(batches), None
     except DataError as error:
         return None, error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        return None, DataError(
-            f"a decoding process ended ({error}); often memory or /dev/shm is full: give fewer --num-workers, and "
-            "repeat the command"
-        )
 
 
-def _reach(run: Run, position: Position, bar: tqdm, loss: float) -> None:
-    """Validate and save where the settings say so, and move the bar."""
+def _reach(run: Run, position: Position, bar: tqdm, loss: float) -> bool:
+    """Validate and save where the settings say so, and move the bar; whether they said so."""
     config, step = run.config, position.step
     saves = step == config.steps or (config.checkpoint_every > 0 and step % config.checkpoint_every == 0)
-    if saves or step % config.validate_every == 0:
+    validates = saves or step % config.validate_every == 0
+    if validates:
         val_loss = record_validation(run, position)
         bar.set_description_str(f"{run.folder.path.name} val {val_loss:.4f}", refresh=False)
     if saves:
-        _save(run, position)
+        save_checkpoint(run, position)
     bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
     bar.update()
-
-
-def _save(run: Run, position: Position) -> None:
-    run.world.first_says(lambda: save_checkpoint(run, position))
+    return validates
 
 
 def _stopped(run: Run, position: Position, request: StopRequest) -> Interrupted:
     """Save the last step, if that is not done yet, and say how to go on; every process calls it."""
     number = request.number or signal.SIGTERM  # another process of the run was asked
     path = run.folder.checkpoint_path(position.step)
+    run.saver.wait()
     if position.step > 0 and run.world.first_says(run.folder.last_checkpoint) != path:
-        _save(run, position)
+        save_checkpoint(run, position)
+        run.saver.wait()
     done = f"step {position.step} of {run.config.steps} is saved" if position.step else "no step was finished"
     return Interrupted(
         number,

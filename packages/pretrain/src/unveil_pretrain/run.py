@@ -1,6 +1,6 @@
 """The parts of a run, put together before its first step: data, device, model, optimiser, validation sets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -17,10 +17,12 @@ from unveil_pretrain.parallel import Parallel, is_sharded, shard
 from unveil_pretrain.passports import make_passport
 from unveil_pretrain.record import RunFolder
 from unveil_pretrain.sample_images import images_of_samples
+from unveil_pretrain.saving import CheckpointSaver
 from unveil_pretrain.sources import RunData, RunSamples, captions_of_samples
 from unveil_pretrain.starting import begin_with
 from unveil_pretrain.step import GradientStep
 from unveil_pretrain.stochastic_depth import StochasticDepth
+from unveil_pretrain.stored import SavedCheckpoint, fill_from_parts
 from unveil_pretrain.train_state import Position, load_train_state
 from unveil_pretrain.validate import KeyOrder, ValidationSet, key_ordered
 from unveil_pretrain.world import World
@@ -46,6 +48,8 @@ class Run:
     gradients: GradientStep
     initial: str | None = None
     """Hash of the checkpoint whose weights the run began with."""
+    saver: CheckpointSaver = field(default_factory=CheckpointSaver)
+    """Writes its checkpoints."""
 
     @property
     def world(self) -> World:
@@ -74,7 +78,7 @@ def assemble(
     config: MimConfig | FlipConfig,
     data: RunData,
     folder: RunFolder,
-    checkpoint: Checkpoint | None,
+    checkpoint: SavedCheckpoint | None,
     *,
     device: torch.device,
     num_workers: int = 0,
@@ -84,6 +88,7 @@ def assemble(
     compile_blocks: bool = False,
     checkpoint_blocks: bool = False,
     initial: Checkpoint | None = None,
+    saver: CheckpointSaver | None = None,
 ) -> tuple[Run, Position]:
     """A run at its start, or at the checkpoint it continues from. Reseeds torch's generator.
 
@@ -100,6 +105,7 @@ def assemble(
         compile_blocks: Compile the encoder's blocks by torch.compile.
         checkpoint_blocks: Compute the inside of the encoder's blocks again in the backward pass instead of keeping it.
         initial: The checkpoint whose weights the run begins with; fresh ones without it.
+        saver: Writes its checkpoints; one that writes at once by default.
 
     Raises:
         ConfigError: encoder, objective, image size and data do not fit together.
@@ -124,6 +130,7 @@ def assemble(
     )
     position = Position()
     if checkpoint is not None:
+        fill_from_parts(objective, checkpoint)
         position = load_train_state(checkpoint.path, model=objective, optimizer=optimizer)
     validation = _scored(key_ordered(data.val, objective), config, num_workers)
     run = Run(
@@ -143,6 +150,7 @@ def assemble(
             precision=config.precision,
         ),
         initial=None if initial is None else initial.sha256,
+        saver=saver or CheckpointSaver(world),
         gradients=GradientStep(
             objective=objective,
             depth=depth,
@@ -186,7 +194,7 @@ def _cut(run: Run) -> str:
 
 
 def _build_objective(
-    config: MimConfig | FlipConfig, data: RunData, checkpoint: Checkpoint | None, initial: Checkpoint | None
+    config: MimConfig | FlipConfig, data: RunData, checkpoint: SavedCheckpoint | None, initial: Checkpoint | None
 ) -> Objective:
     """The model: fresh from the seed, or with the weights of the checkpoint that a run continues or begins from.
 
@@ -213,10 +221,10 @@ def _build_objective(
             stored_heads=None if source is None else source.heads,
         )
     )
-    if checkpoint is not None:
+    if isinstance(checkpoint, Checkpoint):
         objective.encoder.load_state_dict(checkpoint.encoder.state_dict())
         objective.load_heads(checkpoint.heads)
-    elif initial is not None:
+    elif checkpoint is None and initial is not None:
         begin_with(objective, initial)
     return objective
 

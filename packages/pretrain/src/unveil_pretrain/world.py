@@ -121,14 +121,14 @@ class World:
             raise said[0]
         return said[0]
 
-    def agree(self, error: PretrainError | None, *, stop: bool = False) -> bool:
+    def agree(self, error: PretrainError | BackboneError | None, *, stop: bool = False) -> bool:
         """Go on if no process has an error; one message tells that and whether a process was asked to stop.
 
         Returns:
             Whether any process gave `stop`; the same in all of them.
 
         Raises:
-            PretrainError: the error of the first process that has one, in every process.
+            PretrainError, BackboneError: the error of the first process that has one, in every process.
         """
         if self.size == 1:
             if error is not None:

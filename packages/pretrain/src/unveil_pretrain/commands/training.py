@@ -9,12 +9,14 @@ from typing import TypeVar
 import tyro
 
 from unveil_pretrain.config import FlipConfig, MimConfig
+from unveil_pretrain.data.retrying import ReadPolicy
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.loggers import LoggerName
 from unveil_pretrain.loop import train
 from unveil_pretrain.parallel import Parallel, ParallelKind
 from unveil_pretrain.recipes import patterns
 from unveil_pretrain.run import DeviceName
+from unveil_pretrain.saving import CheckpointFormat
 
 __all__ = ["Place", "open_place", "recipe_named", "start"]
 
@@ -38,6 +40,11 @@ class Place:
     """Where to compute; auto takes CUDA where there is one."""
     num_workers: int = 0
     """Threads that read and decode images ahead of training; 0 decodes when a batch is asked for."""
+    read_timeout: float = 60.0
+    """Seconds that one try to read a sample may take, on a disk or from a store; a batch that takes ten times as long
+    ends the run."""
+    read_tries: int = 5
+    """Tries before a read has failed for good, with waits that double; each is counted in OUT/reads.jsonl."""
     loggers: tuple[LoggerName, ...] = ("tensorboard",)
     """Where to show the scalars of the run: tensorboard (in OUT/tensorboard), wandb, mlflow, or several of them."""
     micro_batch_size: int = 0
@@ -48,6 +55,11 @@ class Place:
     """On several processes: ddp keeps a whole copy of the weights on each, fsdp cuts them into shards (FSDP2)."""
     shard_over: int = 0
     """fsdp: processes that share one copy of the weights, for example those of a machine; 0 for all."""
+    checkpoint_format: CheckpointFormat = "contract"
+    """contract: every checkpoint can be evaluated. sharded: those before the last hold what each process has, which is
+    cheaper for large models; `pretrain export` makes one of the contract."""
+    async_checkpoints: bool = False
+    """Write checkpoints in the background; costs host memory for a copy of weights and optimiser."""
     compile: bool = False
     """Compile the encoder's blocks by torch.compile."""
 
@@ -81,10 +93,13 @@ def start(config: MimConfig | FlipConfig, place: Place, command: Sequence[str], 
         train_list=place.train_list,
         device=place.device,
         num_workers=place.num_workers,
+        reading=ReadPolicy(timeout=place.read_timeout, tries=place.read_tries, seed=config.seed),
         loggers=place.loggers,
         micro_batch_size=place.micro_batch_size,
         checkpoint_blocks=place.checkpoint_blocks,
         parallel=Parallel(kind=place.parallel, shard_over=place.shard_over),
+        checkpoint_format=place.checkpoint_format,
+        async_checkpoints=place.async_checkpoints,
         compile_blocks=place.compile,
         log=lambda line: print(line, file=sys.stderr, flush=True),
         command=command,
