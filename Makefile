@@ -5,6 +5,7 @@
 #   TORCH_INDEX=<url>   an extra package index for PyTorch, for example of its CPU wheels
 #   DATA=<dir>          real images for `make demo`, instead of the embedded digit scenes
 #   MAE=<dir> SWIN=<dir>  clones of the reference implementations for `make bench`; without them they are absent
+#   IMAGES=<dir>        JPEG photographs for `make bench`; drawn ones without it
 #   PACKAGE=<name>      the package that `make release` releases; TAG=yes tags it
 #   OUT=<dir>           where `make demo` writes (default: runs/demo, or runs/demo-<name of DATA>)
 #
@@ -14,6 +15,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+BENCH := $(if $(MAE),--mae $(MAE)) $(if $(SWIN),--swin $(SWIN)) $(if $(IMAGES),--images $(IMAGES))
 PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
@@ -44,8 +46,11 @@ $(STAMP): constraints.txt workspace.toml pyproject.toml $(wildcard packages/*/py
 demo: install ## data, pre-training, four tasks, correlation: ends with a table and the path of a report
 	$(PY) -m demo $(if $(OUT),--out $(OUT)) $(if $(DATA),--data $(DATA))
 
-bench: install ## training steps of the encoders against their peers on this CPU: a table, in about a quarter of an hour
-	OMP_NUM_THREADS=1 $(PY) -m benchmarks.backbones $(if $(MAE),--mae $(MAE)) $(if $(SWIN),--swin $(SWIN))
+bench: install ## everything against its peers on this CPU: one table of ratios, in at most a quarter of an hour
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks $(BENCH)
+
+bench-gpu: install ## the same on one GPU, with MFU and peak memory, in at most nine minutes
+	$(PY) -m benchmarks --device cuda $(BENCH)
 
 docs: install ## the documents as a site in site/; a broken link, anchor or reference fails
 	$(PY) -m mkdocs build --strict

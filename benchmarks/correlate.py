@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.correlate
 
-Seconds of processor and of clock. The bootstrap is timed against a loop over the resamples that calls scipy on each, on
-a hundredth of them; all coefficients are compared before. ``docs/benchmarks.md`` holds the figures and the bars.
+Seconds of processor and of clock. The bootstrap is timed against a loop over the resamples that calls scipy on each,
+both on a hundredth of them; all coefficients are compared before. ``docs/benchmarks.md`` holds figures and bars.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,35 +23,47 @@ from unveil_evalharness.results import ResultRow
 from unveil_evalharness.statistics.coefficients import coefficients_of_counts
 from unveil_evalharness.statistics.resampling import draw_counts
 
+from benchmarks._compare import Candidate, Clock, Comparison, UnequalOutputsError, compare
+from benchmarks._device import open_device
+from benchmarks._report import Report, add_arguments, settings_of
+
 __all__ = ["main"]
 
+_ROWS = ("bootstrap", "published", "rows")
 _NUM_RESAMPLES = 10_000
 _NUM_SEEDS = 10
 _NUM_METRICS = 10
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints one line per figure; returns 1 if our coefficients are not scipy's."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=100_000, help="result rows of the last figure")
-    chosen = parser.parse_args(arguments)
-    if not _bootstrap():
+    """Run the rows that are asked for; return 0, or 1 if our coefficients are not scipy's."""
+    chosen = _parser().parse_args(arguments)
+    device = open_device("cpu", chosen.threads)
+    report = Report(device.name, headline="cpu", threads=chosen.threads)
+    try:
+        if "bootstrap" in chosen.only:
+            report.add(compare(_bootstrap(), settings_of(chosen, least_seconds=0.1), Clock()))
+            report.note(_whole_bootstrap())
+    except UnequalOutputsError as error:
+        print(error, file=sys.stderr)
         return 1
-    _command("correlate --published xie2023", ["--published", "xie2023"])
-    with tempfile.TemporaryDirectory() as folder:
-        _write_results(Path(folder), chosen.rows)
-        _command(f"correlate, {chosen.rows:,} rows", [folder])
+    finally:
+        report.write(chosen.json)
+    if "published" in chosen.only:
+        _command("correlate --published xie2023", ["--published", "xie2023"])
+    if "rows" in chosen.only:
+        with tempfile.TemporaryDirectory() as folder:
+            _write_results(Path(folder), chosen.rows)
+            _command(f"correlate, {chosen.rows:,} rows", [folder])
     return 0
 
 
-def _bootstrap() -> bool:
-    runs = read_published("xie2023")
-    x, y = runs["loss"].to_numpy(), runs["value"].to_numpy()
-    counts = draw_counts(np.random.default_rng(0), _NUM_RESAMPLES, len(x))
-    few = counts[: _NUM_RESAMPLES // 100]
+def _bootstrap() -> Comparison:
+    """A hundredth of the resamples on both sides: scipy's loop over all of them takes the better part of a minute."""
+    x, y, counts = _drawn(_NUM_RESAMPLES // 100)
 
     def by_scipy() -> np.ndarray:
-        drawn = (np.repeat(np.arange(len(x)), row.astype(int)) for row in few)
+        drawn = (np.repeat(np.arange(len(x)), row.astype(int)) for row in counts)
         return np.array(
             [
                 (stats.pearsonr(x[i], y[i])[0], stats.spearmanr(x[i], y[i])[0], stats.kendalltau(x[i], y[i])[0])
@@ -60,23 +71,29 @@ def _bootstrap() -> bool:
             ]
         )
 
-    if np.abs(by_scipy() - coefficients_of_counts(x, y, few)[:, :3]).max() > 1e-9:
-        print("our coefficients are not scipy's", file=sys.stderr)
-        return False
-    ours, peer = _seconds(lambda: coefficients_of_counts(x, y, counts)), 100 * _seconds(by_scipy)
-    ratio = f"{peer / ours:.0f}×"
-    print(f"{_NUM_RESAMPLES:,} resamples of 63 runs: {ours:.2f} s CPU; a loop over scipy {peer:.1f} s, {ratio}")
-    return True
+    def ours() -> np.ndarray:
+        return coefficients_of_counts(x, y, counts)[:, :3]
+
+    return Comparison(
+        title=f"Pearson, Spearman and Kendall of {len(counts)} resamples of {len(x)} runs",
+        ours=Candidate(name="ours", run=ours),
+        peers=[Candidate(name="a loop over scipy", run=by_scipy)],
+        differences=lambda: {"a loop over scipy": float(np.abs(by_scipy() - ours()).max())},
+        tolerance=1e-9,
+    )
 
 
-def _seconds(work: Callable[[], object], rounds: int = 5) -> float:
-    """Median of processor time."""
-    found: list[float] = []
-    for _ in range(rounds):
-        start = time.process_time()
-        work()
-        found.append(time.process_time() - start)
-    return float(np.median(found))
+def _whole_bootstrap() -> str:
+    x, y, counts = _drawn(_NUM_RESAMPLES)
+    start = time.process_time()
+    coefficients_of_counts(x, y, counts)
+    return f"{_NUM_RESAMPLES:,} resamples: {time.process_time() - start:.2f} s CPU"
+
+
+def _drawn(num_resamples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    runs = read_published("xie2023")
+    x, y = runs["loss"].to_numpy(), runs["value"].to_numpy()
+    return x, y, draw_counts(np.random.default_rng(0), num_resamples, len(x))
 
 
 def _command(name: str, arguments: list[str], rounds: int = 5) -> None:
@@ -129,6 +146,18 @@ def _write_results(folder: Path, num_rows: int) -> None:
                 record = dataclasses.asdict(row)
                 for seed in range(_NUM_SEEDS):
                     file.write(json.dumps({**record, "seed": seed}) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.correlate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    parser.add_argument("--only", nargs="+", choices=_ROWS, default=list(_ROWS), help="rows to run")
+    parser.add_argument("--rows", type=int, default=100_000, help="result rows of the last row")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""All benchmarks against peers as one table: `make bench` on a CPU, `make bench-gpu` on one GPU.
+
+    OMP_NUM_THREADS=1 python -m benchmarks [--images DIR] [--mae CLONE] [--swin CLONE] [--json FILE]
+    python -m benchmarks --device cuda
+
+Every line is one benchmark in a process of its own, with fewer or smaller rows than the module measures by itself;
+``docs/benchmarks.md`` holds those. A line that is stopped at its limit, fails, or has no peer here says so. The exit
+code is 0 unless outputs were unequal or a benchmark broke; a missed bar is a figure, not a failure.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks._lines import Line, cpu_lines, gpu_lines
+from benchmarks._photographs import write_photographs
+from benchmarks._table import Row, rows_of, write_table
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the lines and print the table; 1 if one of them broke."""
+    chosen = _parser().parse_args(arguments)
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        if chosen.device == "cpu":
+            lines = cpu_lines(_photographs(chosen.images, place), mae=chosen.mae, swin=chosen.swin)
+        else:
+            lines = gpu_lines(mae=chosen.mae, swin=chosen.swin)
+        lines = [line for line in lines if not chosen.only or any(word in line.name for word in chosen.only)]
+        rows = [row for number, line in enumerate(lines) for row in measure(line, place / f"{number}.json", chosen)]
+    write_table(rows, sys.stdout)
+    print(f"{(time.monotonic() - start) / 60:.1f} minutes, {chosen.rounds} rounds a line")
+    if chosen.json is not None:
+        chosen.json.write_text(json.dumps([row.to_json() for row in rows], indent=1) + "\n", encoding="utf-8")
+    return int(any(row.state == "broken" for row in rows))
+
+
+def measure(line: Line, figures: Path, chosen: argparse.Namespace) -> list[Row]:
+    """Run one line in a process of its own; its rows, or one that says why there are none."""
+    command = [
+        sys.executable, "-m", f"benchmarks.{line.module}", *line.options, "--rounds", str(chosen.rounds),
+        "--json", str(figures),
+    ]  # fmt: skip
+    print(f"{line.name} ...", file=sys.stderr, flush=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=line.limit, check=False)
+    except subprocess.TimeoutExpired:
+        return [Row(line=line.name, state="stopped", why=f"not finished after {line.limit:.0f} s")]
+    if done.returncode or not figures.is_file():
+        last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+        return [Row(line=line.name, state="broken", why=f"exit code {done.returncode}: {last}")]
+    return rows_of(line.name, json.loads(figures.read_text(encoding="utf-8")))
+
+
+def _photographs(given: Path | None, place: Path) -> Path:
+    return given if given is not None else write_photographs(place / "drawn")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="which table")
+    parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds of every line")
+    parser.add_argument("--images", type=Path, default=None, metavar="DIR", help="JPEG photographs; drawn ones without")
+    parser.add_argument("--mae", type=Path, default=None, metavar="PATH", help="clone of the MAE reference")
+    parser.add_argument("--swin", type=Path, default=None, metavar="PATH", help="clone of the SwinV2 SimMIM reference")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="lines whose names hold one of these")
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write every row there")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

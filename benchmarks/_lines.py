@@ -1,0 +1,72 @@
+"""What `make bench` and `make bench-gpu` measure: one benchmark a line, with the peer it is there for.
+
+The limits are what a line may take before it is stopped; together they are the promise of the whole.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Line", "cpu_lines", "gpu_lines"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """One benchmark."""
+
+    name: str
+    """What is measured, and against whom."""
+    module: str
+    """The benchmark, a module of this package."""
+    options: tuple[str, ...]
+    """Its options."""
+    limit: float
+    """Seconds after which it is stopped."""
+
+
+def cpu_lines(photographs: Path, *, mae: Path | None, swin: Path | None) -> list[Line]:
+    """Lines of a CPU, at most 15 minutes.
+
+    Args:
+        photographs: A folder of JPEG files for the line of decoding.
+        mae: Clone of the MAE reference; its line is reported as absent without it.
+        swin: Clone of the SwinV2 SimMIM reference; likewise.
+    """
+    clones = [*_given("--mae", mae), *_given("--swin", swin)]
+    return [
+        _line("masks (sorting per sample, timm, open_clip)", "masking", 60, "--only", "random", "--batch", "512"),
+        _line("target of SimMIM (reference)", "backbones", 60, "--only", "target", "--batch", "2", *clones),
+        _line("training step of SimMIM (timm)", "backbones", 150, "--only", "simmim", "--batch", "1", *clones),
+        _line("training step of FLIP and MAE (own whole step, timm)", "backbones", 150, "--only", "flip", "mae",
+              "--batch", "2", *clones),
+        _line("CLIP step (open_clip)", "flip", 150, "--only", "step", "--batch", "4"),
+        _line("contrastive loss (open_clip)", "flip", 100, "--only", "loss", "--global-batch", "2048"),
+        _line("MAE and SimMIM steps (reference)", "pretrain", 150, "--only", "mae", "--batch", "1", "--dtype", "fp32",
+              *clones),
+        _line("decoding (Pillow)", "data", 60, "--only", "view", "--images", str(photographs)),
+        _line("retrieval (NumPy, PyTorch, CLIP_benchmark's top k)", "retrieval", 60, "--only", "1k"),
+        _line("bootstrap of coefficients (scipy)", "correlate", 60, "--only", "bootstrap"),
+    ]  # fmt: skip
+
+
+def gpu_lines(*, mae: Path | None, swin: Path | None) -> list[Line]:
+    """Lines of one GPU, at most 9 minutes; arguments as `cpu_lines`."""
+    clones = [*_given("--mae", mae), *_given("--swin", swin)]
+    device = ("--device", "cuda")
+    return [
+        _line("masks within a step (share of it)", "masking", 60, *device, "--only", "step"),
+        _line("training step of SimMIM (timm)", "backbones", 120, *device, "--only", "simmim", "--batch", "128",
+              "--compile", "whole", *clones),
+        _line("training step of FLIP and MAE (own whole step, timm)", "backbones", 120, *device, "--only", "flip",
+              "mae", "--batch", "128", "--compile", "whole", *clones),
+        _line("CLIP step (open_clip)", "flip", 120, *device, "--only", "step", "--batch", "256", "--dtype", "bf16"),
+        _line("MAE and SimMIM steps (reference)", "pretrain", 120, *device, "--only", "mae", "simmim", *clones),
+    ]  # fmt: skip
+
+
+def _line(name: str, module: str, limit: float, *options: str) -> Line:
+    return Line(name=name, module=module, options=options, limit=limit)
+
+
+def _given(flag: str, place: Path | None) -> Sequence[str]:
+    return () if place is None else (flag, str(place))
