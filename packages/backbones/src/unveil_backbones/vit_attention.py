@@ -150,4 +150,5 @@ class _ExplicitAttention(Function):
 
 def _shares(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors lie in the same memory, so that one must not be written in place."""
-    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+    # Not by the address of the data: tensors without data have none.
+    return one.untyped_storage()._cdata == other.untyped_storage()._cdata
