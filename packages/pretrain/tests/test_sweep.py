@@ -3,64 +3,29 @@
 import csv
 import fcntl
 import json
-import os
 import signal
-import stat
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from sweep_stand_in import DATA, FAKE, finish, make_folder, stand_in
 from unveil_pretrain.cli import main
 from unveil_pretrain.commands.sweep import run as sweep
 from unveil_pretrain.errors import SweepError
 from unveil_pretrain.planning.plans import Cell, Plan
-from unveil_pretrain.sweeping.driver import run_local, run_slurm
+from unveil_pretrain.sweeping.driver import run_local
 from unveil_pretrain.sweeping.executors import Resources, cell_job
 from unveil_pretrain.sweeping.folder import Data, SweepFolder
-from unveil_pretrain.sweeping.job import CellJob, is_locked, lock_file, read_outcome
+from unveil_pretrain.sweeping.job import CellJob
 from unveil_pretrain.sweeping.table import read_rows, table, write_summary
-
-DATA = Data(train_data="train.tar", val_data="val.tar", num_images=40, data_hash="abc")
-
-
-def make_folder(path, *cells):
-    folder = SweepFolder(path)
-    folder.claim(Plan(cells=cells), DATA)
-    return folder
-
-
-def finish(folder, cell):
-    """What a finished run leaves, as far as the state of a cell goes."""
-    checkpoint = folder.run_path(cell) / "checkpoints" / f"step_{cell.steps:08d}"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "manifest.json").write_text("{}")
-
-
-# A stand-in for `pretrain`: writes what a run writes; fails on request, and counts how often it was started.
-FAKE = """
-import json, pathlib, sys, time
-out, steps, how = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-(out / "checkpoints" / f"step_{steps:08d}").mkdir(parents=True, exist_ok=True)
-with (out / "starts").open("a") as stream: stream.write("x")
-if how == "fail": print("pretrain: error: planted", file=sys.stderr); raise SystemExit(2)
-if how == "slow": time.sleep(3)
-if how == "crash": raise RuntimeError("boom")
-(out / "checkpoints" / f"step_{steps:08d}" / "manifest.json").write_text("{}")
-"""
 
 
 @pytest.fixture
 def fake(monkeypatch):
-    """Cells run the stand-in; a recipe named fail, slow or crash does so."""
-
-    def job(folder, cell, data, resources, *, threads):
-        del data, resources
-        command = (sys.executable, "-c", FAKE, str(folder.run_path(cell)), str(cell.steps), cell.recipe)
-        return CellJob(name=cell.name, command=command, folder=folder.path.resolve(), threads=threads)
-
-    monkeypatch.setattr("unveil_pretrain.sweeping.driver.cell_job", job)
+    """Cells run the stand-in."""
+    monkeypatch.setattr("unveil_pretrain.sweeping.driver.cell_job", stand_in)
 
 
 def starts(folder, cell):
@@ -126,24 +91,6 @@ def test_never_more_than_so_many_at_once(tmp_path, fake, monkeypatch):
     assert max(at_work) == 2
 
 
-def test_a_locked_cell_is_not_started_again(tmp_path):
-    folder = make_folder(tmp_path / "sweep", Cell(recipe="good", steps=3))
-    job = CellJob(name="good-f1-s3-r0", command=("false",), folder=folder.path, threads=0)
-    holder = subprocess.Popen(
-        [sys.executable, "-c", "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); "
-         "print('held', flush=True); sys.stdin.read()", str(lock_file(folder.path, job.name))],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert holder.stdout.readline() == b"held\n"
-    assert is_locked(folder.path, job.name)
-    assert folder.states()[0].state == "running"
-    assert job() == 0  # `false` would have given 1
-    holder.communicate()
-    assert not is_locked(folder.path, job.name)
-    assert job() == 1
-    assert read_outcome(folder.path, job.name)["code"] == 1
-
-
 def test_states(tmp_path):
     cells = [Cell(recipe="r", steps=3, seed=seed) for seed in range(3)]
     folder = make_folder(tmp_path / "sweep", *cells)
@@ -207,88 +154,6 @@ def test_looking_needs_no_torch(tmp_path):
 def test_requeued_by_slurm_is_the_same_job(tmp_path):
     job = CellJob(name="x", command=("true",), folder=tmp_path, threads=0)
     assert job.checkpoint().function == job
-
-
-# A cluster of one machine, for submitit's own SLURM executor: sbatch runs the tasks of an array one after the other in
-# the background, with the environment that SLURM would give them; srun drops its options and runs the rest.
-SBATCH = """#!/bin/bash
-echo "$@" >> "{log}/sbatch.log"; cat "${{@: -1}}" >> "{log}/scripts.log"
-export SLURM_JOB_ID=77 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0 SLURM_PROCID=0 SLURM_LOCALID=0
-last=$(grep -oP 'array=0-\\K[0-9]+' "${{@: -1}}")
-[[ -n "$last" ]] && export SLURM_ARRAY_JOB_ID=77
-(for task in $(seq 0 "${{last:-0}}"); do
-  [[ -n "$last" ]] && export SLURM_ARRAY_TASK_ID=$task
-  bash "${{@: -1}}" > "{log}/task$task.log" 2>&1
-done) > /dev/null 2>&1 &
-echo "Submitted batch job 77"
-"""
-SRUN = """#!/bin/bash
-while [[ "$1" == -* ]]; do case "$1" in --output|--error) shift 2;; *) shift;; esac; done
-exec "$@"
-"""
-SACCT = '#!/bin/bash\necho "JobID|State|NodeList"; echo "77_0|RUNNING|here"; echo "77_1|FAILED|here"\n'
-
-
-@pytest.fixture
-def fake_slurm(tmp_path, monkeypatch):
-    """The three programs on PATH; a test double, not a cluster."""
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    for name, text in {"sbatch": SBATCH.format(log=programs), "srun": SRUN, "sacct": SACCT}.items():
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755 | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    return programs
-
-
-def wait_for(folder, *cells):
-    """Until the jobs in the background have ended."""
-    until = time.monotonic() + 60
-    while any(read_outcome(folder.path, cell.name) is None for cell in cells):
-        assert time.monotonic() < until
-        time.sleep(0.1)
-
-
-def test_slurm_by_a_stand_in(tmp_path, fake, fake_slurm):
-    cells = [Cell(recipe=how, steps=3) for how in ("good", "fail", "fine")]
-    folder = make_folder(tmp_path / "sweep", *cells)
-    finish(folder, cells[2])
-    resources = Resources(gpus=2, num_workers=3, partition="big", account="me", timeout_min=90, mem_gb=20)
-    run_slurm(folder, resources, at_once=5, log=lambda _: None)
-    wait_for(folder, *cells[:2])
-    states = folder.states()
-    script = (fake_slurm / "scripts.log").read_text()
-    for line in ("--partition=big", "--account=me", "--time=90", "--mem=20GB", "--gpus-per-node=2", "--cpus-per-task=5",
-                 "--array=0-1%2", "--requeue\n", "--signal=USR2@"):  # fmt: skip
-        assert line in script, line
-    logs = "".join(path.read_text() for path in fake_slurm.glob("task*.log"))
-    assert [state.state for state in states] == ["done", "failed", "done"], logs
-    assert states[1].reason == "planted"
-    assert states[0].job == "77_0"
-
-
-def test_slurm_is_asked_before_a_second_submission(tmp_path, fake, fake_slurm):
-    cells = [Cell(recipe=how, steps=3) for how in ("good", "fine", "more")]
-    folder = make_folder(tmp_path / "sweep", *cells)
-    for number, cell in enumerate(cells):
-        folder.note("submitted", cell, job=f"77_{number}")
-    said = []
-    run_slurm(folder, Resources(), at_once=5, log=said.append)
-    wait_for(folder, cells[1])
-    # 77_0 runs, 77_1 has failed and is submitted again, of 77_2 nothing is known.
-    assert [state.state for state in folder.states()] == ["submitted", "done", "submitted"]
-    assert "SLURM has it" in said[0]
-    assert "--again" in said[1]
-    run_slurm(folder, Resources(), at_once=5, log=said.append, again=True)
-    wait_for(folder, cells[2])
-    assert folder.states()[2].state == "done"
-
-
-def test_no_slurm_here(tmp_path, fake, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    folder = make_folder(tmp_path / "sweep", Cell(recipe="good", steps=3))
-    with pytest.raises(SweepError, match="SLURM cannot be used here"):
-        run_slurm(folder, Resources(), at_once=1, log=lambda _: None)
 
 
 def test_flags_that_cannot_be(tmp_path, capsys):

@@ -12,9 +12,9 @@ from unveil_backbones.redaction import has_secret, redact
 from unveil_pretrain.commands.parsing import parse
 from unveil_pretrain.errors import SweepError
 from unveil_pretrain.planning.plans import Plan, read_plan
-from unveil_pretrain.sweeping.driver import run_local, run_slurm
+from unveil_pretrain.sweeping.driver import looked_up, run_local, run_slurm
 from unveil_pretrain.sweeping.executors import ExecutorName, Resources, cell_job
-from unveil_pretrain.sweeping.folder import CellState, Data, SweepFolder
+from unveil_pretrain.sweeping.folder import CellState, Data, SweepFolder, absolute_places
 from unveil_pretrain.sweeping.table import read_rows, table, write_summary
 
 __all__ = ["SweepCommand", "run"]
@@ -42,8 +42,6 @@ class SweepCommand:
     """Print the command of every cell and start none."""
     status: bool = False
     """Print where every cell stands and start none."""
-    again: bool = False
-    """SLURM: submit cells anew whose job SLURM does not know (any more)."""
     resources: Resources
     """What each cell gets."""
 
@@ -56,7 +54,7 @@ def run(given: Sequence[str]) -> int:
         raise SweepError(f"--jobs is {command.jobs}; give at least 1")
     folder = SweepFolder(command.out)
     if command.status:
-        return _show(folder, folder.states())
+        return _show(folder, looked_up(folder, folder.states(), _log))
     plan = folder.plan() if command.plan is None else read_plan(command.plan)
     data = _data(folder, command)
     if command.train_lists is not None:
@@ -69,7 +67,7 @@ def run(given: Sequence[str]) -> int:
         return _print_commands(folder, plan, data, command)
     folder.claim(plan, data)
     if command.executor == "slurm":
-        states = run_slurm(folder, command.resources, at_once=command.jobs, log=_log, again=command.again)
+        states = run_slurm(folder, command.resources, at_once=command.jobs, log=_log)
     else:
         states = run_local(folder, command.resources, at_once=command.jobs, log=_log)
     return _show(folder, states)
@@ -97,8 +95,8 @@ def _data(folder: SweepFolder, command: SweepCommand) -> Data:
 
     samples = open_samples(command.train_data)
     return Data(
-        train_data=command.train_data,
-        val_data=command.val_data,
+        train_data=absolute_places(command.train_data),
+        val_data=absolute_places(command.val_data),
         num_images=len(samples),
         data_hash=samples.content_hash,
         lists=None if command.train_lists is None else str(command.train_lists),

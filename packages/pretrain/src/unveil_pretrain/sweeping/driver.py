@@ -5,15 +5,18 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unveil_pretrain.errors import SweepError
 from unveil_pretrain.planning.plans import Cell
-from unveil_pretrain.sweeping.executors import Handle, Resources, cell_job, is_active, start_local, submit_slurm
+from unveil_pretrain.sweeping.executors import Handle, Resources, cell_job, start_local
 from unveil_pretrain.sweeping.folder import CellState, SweepFolder
-from unveil_pretrain.sweeping.job import CellJob, is_locked, read_outcome
+from unveil_pretrain.sweeping.job import CellJob, is_locked
+from unveil_pretrain.sweeping.queue import has_slurm, queued_jobs
+from unveil_pretrain.sweeping.records import outcome_of
+from unveil_pretrain.sweeping.slurm import logs_of, queued_cells, scripts_folder, submit
 
-__all__ = ["run_local", "run_slurm"]
+__all__ = ["looked_up", "run_local", "run_slurm"]
 
 _LOOK_EVERY = 0.5  # seconds
 
@@ -69,7 +72,7 @@ def run_local(
 
 
 def run_slurm(
-    folder: SweepFolder, resources: Resources, *, at_once: int, log: Callable[[str], None], again: bool = False
+    folder: SweepFolder, resources: Resources, *, at_once: int, log: Callable[[str], None]
 ) -> list[CellState]:
     """Submit every cell that is neither done nor in SLURM's hands, and return without waiting.
 
@@ -78,41 +81,77 @@ def run_slurm(
         resources: What each cell gets.
         at_once: Cells at the same time.
         log: Receives a line for each event.
-        again: Whether to submit cells of whose job SLURM knows nothing.
 
     Raises:
-        SweepError: another process works on this folder, or SLURM or submitit is missing.
+        SweepError: another process works on this folder, SLURM or submitit is missing, or SLURM refuses the jobs.
         OutputError: the folder cannot be written.
     """
     data = folder.data()
-    jobs: list[tuple[Cell, CellJob]] = []
+    jobs: dict[str, CellJob] = {}
+    cells: dict[str, Cell] = {}
+
+    def submitted(job: CellJob, number: str) -> None:
+        folder.note("submitted", cells[job.name], job=number)
+        log(f"{job.name}: submitted as job {number}; what it says: {folder.path / 'logs' / job.name}.log")
+
     with _alone(folder):
+        # The queue first: a cell whose job has left it by now has written down what it ever will.
+        queued = queued_cells(folder.path, log)
         for state in folder.states():
+            name = state.cell.name
             if state.state in ("done", "running"):
                 continue
+            if name in queued:
+                log(f"{name}: SLURM has it as {queued[name]}")
+                if state.job != queued[name].number:
+                    folder.note("submitted", state.cell, job=queued[name].number)
+                continue
             if state.state == "submitted" and state.job is not None:
-                active = is_active(folder.path.resolve(), state.job)
-                if active or (active is None and not again):
-                    known = "has it" if active else "does not know it (any more); --again submits it anyway"
-                    log(f"{state.cell.name}: submitted as job {state.job}, and SLURM {known}")
-                    continue
+                log(f"{name}: {_left(folder, state.job)}; it is submitted again")
             folder.forget_outcome(state.cell)
-            jobs.append((state.cell, cell_job(folder, state.cell, data, resources, threads=resources.threads)))
-        handles = submit_slurm([job for _, job in jobs], resources, at_once=at_once) if jobs else []
-        for (cell, _), handle in zip(jobs, handles, strict=True):
-            folder.note("submitted", cell, job=handle.job_id)
-            log(f"{cell.name}: submitted as job {handle.job_id}")
+            cells[name] = state.cell
+            jobs[name] = cell_job(folder, state.cell, data, resources, threads=resources.threads)
+        if jobs:
+            submit(list(jobs.values()), resources, at_once=at_once, submitted=submitted)
     return folder.states()
+
+
+def looked_up(folder: SweepFolder, states: list[CellState], log: Callable[[str], None]) -> list[CellState]:
+    """The states, after a look into SLURM's queue where there is one: who is not in it is not submitted any more.
+
+    Args:
+        folder: The sweep's folder.
+        states: As its files say.
+        log: Receives a line if SLURM does not answer; then the states stay.
+    """
+    if not has_slurm() or all(state.state != "submitted" for state in states):
+        return states
+    try:
+        queued = queued_jobs(scripts_folder(folder.path))
+    except SweepError as error:
+        log(str(error))
+        return states
+    return [
+        replace(state, state="interrupted" if state.step else "waiting", reason=_left(folder, state.job))
+        if state.state == "submitted" and state.job is not None and state.job not in queued
+        else state
+        for state in folder.states()
+    ]
+
+
+def _left(folder: SweepFolder, number: str) -> str:
+    return f"job {number} has left SLURM's queue before the cell was done (see {logs_of(folder.path, number)})"
 
 
 def _sort(folder: SweepFolder, at_once: int, log: Callable[[str], None]) -> tuple[list[Cell], list[_Running]]:
     """The cells to start, and those that still run from before."""
     waiting: list[Cell] = []
     running: list[_Running] = []
-    for state in folder.states():
+    for state in looked_up(folder, folder.states(), log):
         if state.state == "submitted":
             raise SweepError(
-                f"cell {state.cell.name} was submitted to SLURM as job {state.job}; use --executor slurm in this folder"
+                f"cell {state.cell.name} was submitted to SLURM as job {state.job}; use --executor slurm in this "
+                "folder, or scancel it first"
             )
         if state.state == "running":
             log(f"{state.cell.name}: still running from an earlier sweep, waiting for it")
@@ -127,10 +166,14 @@ def _ended(folder: SweepFolder, entry: _Running, log: Callable[[str], None]) -> 
     ended = not is_locked(folder.path, entry.cell.name) if entry.handle is None else entry.handle.done()
     if not ended:
         return False
-    outcome = read_outcome(folder.path, entry.cell.name)
+    outcome = outcome_of(folder.path, entry.cell.name)
     if folder.state(entry.cell).state == "done":
         folder.note("finished", entry.cell)
         log(f"{entry.cell.name}: done")
+        return True
+    if outcome is not None and outcome.get("stopped"):
+        folder.note("interrupted", entry.cell)
+        log(f"{entry.cell.name}: stopped by a signal; the same command goes on with it")
         return True
     reason = outcome["reason"] if outcome is not None else None
     reason = reason or "it ended without a word; its process may have been killed"

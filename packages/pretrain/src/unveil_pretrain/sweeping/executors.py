@@ -1,4 +1,4 @@
-"""Starting cells: submitit's executors for local processes and for SLURM, and the command line of a cell."""
+"""Starting cells on this machine: submitit's local executor, what a cell gets, and the command line of a cell."""
 
 import sys
 from collections.abc import Sequence
@@ -12,14 +12,11 @@ from unveil_pretrain.planning.plans import Cell
 from unveil_pretrain.sweeping.folder import Data, SweepFolder
 from unveil_pretrain.sweeping.job import CellJob
 
-__all__ = ["ExecutorName", "Handle", "Resources", "cell_job", "is_active", "start_local", "submit_slurm"]
+__all__ = ["ExecutorName", "Handle", "Resources", "cell_job", "load_submitit", "start_local"]
 
 ExecutorName = Literal["local", "slurm"]
 
 _YEAR_MINUTES = 60 * 24 * 365  # submitit's local processes need a limit; a sweep has none
-_ACTIVE = frozenset(
-    {"PENDING", "RUNNING", "REQUEUED", "REQUEUE_HOLD", "RESIZING", "SUSPENDED", "COMPLETING", "CONFIGURING", "READY"}
-)
 
 
 class Handle(Protocol):
@@ -61,6 +58,24 @@ class Resources:
     """SLURM: quality of service."""
     constraint: str = ""
     """SLURM: features that a node must have."""
+    name: str = ""
+    """SLURM: name of the jobs; otherwise pretrain- and the name of the sweep's folder."""
+    notice_s: int = 120
+    """SLURM: seconds before the time limit at which a cell is asked to save and stop; at most a quarter of it."""
+    sbatch: str = ""
+    """SLURM: further options of sbatch, as 'reservation=night exclusive nodelist=n[1-4]'; they count last."""
+    setup: str = ""
+    """SLURM: a shell command that runs before the cell on its node, as 'module load cuda'."""
+
+    @property
+    def slurm_cpus(self) -> int:
+        """Cores of a cell."""
+        return self.cpus or max(1, self.gpus) + self.num_workers
+
+    @property
+    def slurm_notice_s(self) -> int:
+        """Seconds between the notice and the time limit."""
+        return max(1, min(self.notice_s, self.timeout_min * 60 // 4))
 
 
 def cell_job(folder: SweepFolder, cell: Cell, data: Data, resources: Resources, *, threads: int) -> CellJob:
@@ -89,6 +104,8 @@ def cell_job(folder: SweepFolder, cell: Cell, data: Data, resources: Resources, 
         ),
         folder=folder.path.resolve(),
         threads=threads,
+        # SLURM needs some of the notice itself, to put the job into the queue again.
+        patience=max(1, resources.slurm_notice_s * 2 // 3),
     )
 
 
@@ -98,72 +115,19 @@ def start_local(job: CellJob, resources: Resources, *, slot: int) -> Handle:
     Raises:
         SweepError: submitit is missing.
     """
-    submitit = _submitit()
+    submitit = load_submitit()
     executor = submitit.LocalExecutor(job.folder / "submitit")
     gpus = list(range(slot * resources.gpus, (slot + 1) * resources.gpus))
     executor.update_parameters(timeout_min=_YEAR_MINUTES, gpus_per_node=resources.gpus, visible_gpus=gpus)
     return executor.submit(job)
 
 
-def submit_slurm(jobs: Sequence[CellJob], resources: Resources, *, at_once: int) -> Sequence[Handle]:
-    """Submit cells to SLURM, as one array of which `at_once` run at the same time.
+def load_submitit() -> ModuleType:
+    """The package, which is an extra.
 
     Raises:
-        SweepError: submitit or SLURM is missing, or SLURM refuses the jobs.
+        SweepError: it is not installed.
     """
-    submitit = _submitit()
-    folder = jobs[0].folder / "submitit"
-    try:
-        executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=resources.max_requeues)
-        executor.update_parameters(
-            name="pretrain",
-            timeout_min=resources.timeout_min,
-            tasks_per_node=1,
-            nodes=1,
-            cpus_per_task=resources.cpus or max(1, resources.gpus) + resources.num_workers,
-            slurm_array_parallelism=at_once,
-            slurm_additional_parameters={"requeue": True},
-            **({"gpus_per_node": resources.gpus} if resources.gpus else {}),
-            **({"mem_gb": resources.mem_gb} if resources.mem_gb else {}),
-            **_named(resources),
-        )
-        with executor.batch():
-            handles = [executor.submit(job) for job in jobs]
-    except RuntimeError as error:  # submitit's own, when there is no srun
-        raise SweepError(
-            f"SLURM cannot be used here ({error}); run it on a login node, or with --executor local"
-        ) from error
-    except submitit.core.utils.FailedSubmissionError as error:
-        raise SweepError(f"SLURM refused the cells ({error}); check partition, account and time limit") from error
-    return handles
-
-
-def is_active(folder: Path, job_id: str) -> bool | None:
-    """Whether SLURM still has the job, waiting or running; None where SLURM does not know it.
-
-    Raises:
-        SweepError: submitit or SLURM is missing.
-    """
-    submitit = _submitit()
-    try:
-        state = submitit.SlurmJob(folder / "submitit", job_id).watcher.get_state(job_id, mode="force")
-    except (OSError, RuntimeError) as error:
-        raise SweepError(f"SLURM cannot be asked about job {job_id} ({error}); ask on a login node") from error
-    return None if state == "UNKNOWN" else state.split()[0].rstrip("+") in _ACTIVE
-
-
-def _named(resources: Resources) -> dict[str, str]:
-    """SLURM's own options, those that are given."""
-    options = {
-        "slurm_partition": resources.partition,
-        "slurm_account": resources.account,
-        "slurm_qos": resources.qos,
-        "slurm_constraint": resources.constraint,
-    }
-    return {name: value for name, value in options.items() if value}
-
-
-def _submitit() -> ModuleType:
     try:
         import submitit
     except ImportError as error:

@@ -1,23 +1,28 @@
 """The folder of a sweep, and what it says about each cell.
 
-plan.json and sweep.json say what the sweep is; sweep.jsonl is its diary; cells/NAME are the folders of the runs, and
-logs/NAME.log what they said; summary.csv is the table of results. The state of a cell is read from these files alone,
-so that a sweep can be killed, looked at and started again from anywhere.
+plan.json and sweep.json say what the sweep is; sweep.jsonl is its diary; cells/NAME are the folders of the runs,
+logs/NAME.log what they said, and attempts/NAME.jsonl when they were started and ended; summary.csv is the table of
+results. The state of a cell is read from these files alone, so that a sweep can be killed, looked at and started again
+from anywhere.
 """
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from unveil_backbones.limits import parse_json
+
 from unveil_pretrain.cost import read_tail
 from unveil_pretrain.errors import OutputError, SweepError
 from unveil_pretrain.planning.plans import Cell, Plan, read_plan
-from unveil_pretrain.sweeping.job import is_locked, outcome_file, read_outcome
+from unveil_pretrain.sweeping.job import is_locked, outcome_file
+from unveil_pretrain.sweeping.records import checked_data, event_of, outcome_of
 
-__all__ = ["CellState", "Data", "State", "SweepFolder"]
+__all__ = ["CellState", "Data", "State", "SweepFolder", "absolute_places"]
 
 State = Literal["done", "running", "submitted", "failed", "interrupted", "waiting"]
 """Interrupted cells have steps and no process; submitted ones are in the hands of a cluster."""
@@ -52,7 +57,7 @@ class CellState:
     job: str | None
     """The job that was last started for it."""
     reason: str | None
-    """Why it failed, in one line."""
+    """Why it failed, or is not in SLURM's hands any more, in one line."""
 
 
 class SweepFolder:
@@ -87,7 +92,7 @@ class SweepFolder:
         """
         file = self.path / _ABOUT
         try:
-            return Data(**json.loads(file.read_text(encoding="utf-8")))
+            return Data(**checked_data(parse_json(file.read_text(encoding="utf-8"))))
         except (OSError, ValueError, TypeError) as error:
             raise SweepError(f"{file} cannot be read ({error}); start the sweep again in a new --out") from error
 
@@ -103,7 +108,7 @@ class SweepFolder:
         elif self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise SweepError(f"{self.path} is not empty and holds no sweep; give a new or an empty --out")
         try:
-            for name in ("cells", "logs", "locks", "outcomes", "submitit"):
+            for name in ("cells", "logs", "locks", "outcomes", "attempts", "submitit"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             (self.path / _ABOUT).write_text(json.dumps(asdict(data), indent=1) + "\n", encoding="utf-8")
             temporary = self.path / f".{_PLAN}.tmp"
@@ -139,14 +144,14 @@ class SweepFolder:
         last = (self._diary() if diary is None else diary).get(cell.name, {})
         run = self.run_path(cell)
         rows = read_tail(run / "metrics.jsonl")
-        step = int(str(rows[-1].get("step", 0))) if rows else 0
-        outcome = read_outcome(self.path, cell.name)
+        step = int(str(rows[-1]["step"])) if rows else 0
+        outcome = outcome_of(self.path, cell.name)
         reason: str | None = None
         if (run / "checkpoints" / f"step_{cell.steps:08d}" / "manifest.json").is_file():
             state: State = "done"
         elif is_locked(self.path, cell.name):
             state = "running"
-        elif outcome is not None and outcome["code"] != 0:
+        elif outcome is not None and outcome["code"] != 0 and not outcome.get("stopped"):
             state, reason = "failed", outcome["reason"]
         elif last.get("event") == "failed":
             state, reason = "failed", last.get("reason")
@@ -160,8 +165,8 @@ class SweepFolder:
         """The last event of each cell, with its last job."""
         last: dict[str, dict[str, str]] = {}
         file = self.path / _DIARY
-        for line in file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else ():
-            row = json.loads(line)
+        for line in file.read_bytes().split(b"\n")[:-1] if file.exists() else ():
+            row = event_of(line, file)
             job = last.get(row["cell"], {}).get("job")
             last[row["cell"]] = ({"job": job} if job is not None else {}) | row
         return last
@@ -179,6 +184,19 @@ class SweepFolder:
             raise SweepError(f"{self.path} holds a sweep of other training data; give the same data, or a new --out")
         if (known.lists is None) != (data.lists is None):
             raise SweepError(f"{self.path} holds a sweep {'with' if known.lists else 'without'} lists; keep it so")
+
+
+def absolute_places(text: str) -> str:
+    """Data as a command line names them, for cells that start in another directory.
+
+    Args:
+        text: Paths or URLs with braces and globs, joined by `::`.
+    """
+    places = text.split("::")
+    local = [not ("://" in place or place.startswith("{/")) for place in places]
+    # Links stay links: they may lead elsewhere on another node.
+    here = [os.path.abspath(place) if is_local else place for place, is_local in zip(places, local, strict=True)]  # noqa: PTH100
+    return "::".join(here)
 
 
 def _essence(cell: Cell) -> dict[str, object]:

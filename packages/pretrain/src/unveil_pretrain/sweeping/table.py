@@ -6,11 +6,11 @@ minus the loss on training images under masks of the same kind.
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from unveil_backbones.limits import parse_json
 from unveil_backbones.manifest import checkpoint_sha256
 
 from unveil_pretrain.cost import RunCost, read_cost, read_tail
@@ -79,7 +79,7 @@ class Row:
     checkpoint_sha256: str | None
     """Its hash, by which result rows of `evalharness` name it."""
     reason: str | None
-    """Why it failed."""
+    """Why it failed, or is not in SLURM's hands any more."""
 
 
 def read_rows(folder: SweepFolder, states: Sequence[CellState]) -> list[Row]:
@@ -138,7 +138,7 @@ def table(rows: Sequence[Row]) -> str:
         ).rstrip()
         for line in [header, *lines]
     ]
-    text += [f"{row.cell} failed: {row.reason}" for row in rows if row.state == "failed"]
+    text += [f"{row.cell} {row.state}: {row.reason}" for row in rows if row.reason is not None]
     return "\n".join(text) + "\n"
 
 
@@ -187,7 +187,10 @@ def _row(folder: SweepFolder, state: CellState) -> Row:
 
 def _config(file: Path) -> dict[str, object]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))["identity"]["config"]
+        config = parse_json(file.read_text(encoding="utf-8"))["identity"]["config"]
+        if not isinstance(config["objective"]["name"], str):
+            raise TypeError("it names no objective")
+        return config
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(
             f"{file} cannot be read ({error!r}); remove the folder of this cell to run it anew"
