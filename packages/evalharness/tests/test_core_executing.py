@@ -13,6 +13,7 @@ from toy_task import ToyTask, loader
 from unveil_evalharness.errors import UsageError
 from unveil_evalharness.executing import cluster
 from unveil_evalharness.executing.dispatch import dispatch
+from unveil_evalharness.executing.queue import QueuedJob
 from unveil_evalharness.executing.ranks import Rank, rank_environment, take_rank, visible_device
 from unveil_evalharness.grid import build_grid
 from unveil_evalharness.options import ClusterOptions, RunOptions, command_line
@@ -156,8 +157,11 @@ def test_one_job_for_all_repeats_of_a_cell(options, mae_checkpoint):
     assert own.protocol == ()
     assert parse_options(RunOptions, "run", jobs[2].command[4:]).protocol == ("other=full",)
     assert (own.ckpt, own.executor, own.devices) == ((mae_checkpoint.resolve(),), "inline", 1)
-    assert jobs[0].environment == {"UNVEIL_RUN_ID": "r"}
-    assert cluster.cell_jobs(options, cells, run_id=None)[0].environment == {}
+    assert jobs[2].environment == {"UNVEIL_RUN_ID": "r"}
+    assert cluster.cell_jobs(options, cells, run_id=None)[2].environment == {}
+    # A job starts in another directory than the user's, from which a task of the user's own is imported.
+    assert jobs[0].environment["PYTHONPATH"].split(os.pathsep)[0] == str(Path.cwd())
+    assert own.output_path.is_absolute()
 
 
 def test_slurm_that_is_not_there_is_one_line(options, monkeypatch):
@@ -171,11 +175,17 @@ def test_what_slurm_is_told(options, monkeypatch, tmp_path):
     pytest.importorskip("submitit")
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name, words in (("srun", "true"), ("sbatch", 'cat "$1" > "$0.got"; echo Submitted batch job 12')):
+    stand_ins = {
+        "srun": "true",
+        "sbatch": 'cat "$1" > "$0.got"; echo Submitted batch job 12',
+        "squeue": "true",
+        "scontrol": "echo MaxArraySize = 1001",
+    }
+    for name, words in stand_ins.items():
         (programs / name).write_text(f"#!/bin/sh\n{words}\n")
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    settings = ClusterOptions(partition="long", gpus=1, cpus=3, timeout_min=90)
+    settings = ClusterOptions(partition="long", gpus=1, cpus=3, timeout_min=90, sbatch="exclusive", setup="ml x")
     options = replace(options, executor="slurm", seeds=(0, 1), devices=2, cluster=settings)
     dispatch(options, rank=None, summary=RunSummary(), load=loader(ToyTask()))
     script = (programs / "sbatch.got").read_text()
@@ -186,26 +196,35 @@ def test_what_slurm_is_told(options, monkeypatch, tmp_path):
         "--time=90",
         "--array=0-1%2",
         "--requeue",
+        "--exclusive",
+        "--signal=USR2@120",
+        f"--job-name=evalharness-{options.output_path.name}",
+        f"--chdir={options.output_path.resolve() / 'submitit'}",
     ):
-        assert f"#SBATCH {line}" in script
+        assert f"#SBATCH {line}\n" in script
+    assert "\nml x\n" in script
+    assert "--cpus-per-task=3 " in next(line for line in script.splitlines() if line.startswith("srun"))
     numbers = {json.loads(file.read_text())["job_id"] for file in (options.output_path / "submitit/jobs").iterdir()}
     assert numbers == {"12_0", "12_1"}
 
 
-def test_slurm_gets_what_it_does_not_have(options, monkeypatch):
-    submitted = []
+def test_slurm_gets_what_it_does_not_have(options, monkeypatch, capsys):
+    def submit(jobs, options, *, submitted):
+        names.extend(job.name for job in jobs)
+        for number, job in enumerate(jobs):
+            submitted(job, f"7_{number}")
 
-    def submit(jobs, options):
-        submitted.extend(job.name for job in jobs)
-        return [f"7_{number}" for number in range(len(jobs))]
-
-    active = {"7_0": True, "7_1": False}
+    names, queued = [], {}
     monkeypatch.setattr("unveil_evalharness.executing.dispatch.submit_slurm_jobs", submit)
-    monkeypatch.setattr("unveil_evalharness.executing.dispatch.is_active", lambda options, job: active[job])
+    monkeypatch.setattr("unveil_evalharness.executing.dispatch.queued_by_name", lambda options: queued)
     options = replace(options, executor="slurm", seeds=(0, 1))
     for _ in range(2):
         dispatch(options, rank=None, summary=RunSummary(), load=loader(ToyTask()))
-    assert [name[-5:] for name in submitted] == ["seed0", "seed1", "seed1"]
+        queued[names[0]] = QueuedJob(number="7_0", state="PENDING", reason="Resources")
+    assert [name[-5:] for name in names] == ["seed0", "seed1", "seed1"]
+    said = capsys.readouterr().err
+    assert "SLURM has it as job 7_0: PENDING, Resources" in said
+    assert "job 7_1 has left SLURM's queue, and there is something left to do" in said
 
 
 def command(checkpoint, data, out, *more):

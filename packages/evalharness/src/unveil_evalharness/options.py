@@ -34,6 +34,19 @@ class ClusterOptions:
     """Main memory of a job in GB; 0 leaves it to the cluster."""
     timeout_min: int = 60 * 24
     """Minutes after which a job is stopped and put back into the queue, where it goes on."""
+    notice_s: int = 120
+    """Seconds before that at which a task is asked to stop; at most a quarter of the limit."""
+    name: str = ""
+    """Name of the jobs; otherwise evalharness- and the name of the output folder."""
+    sbatch: str = ""
+    """Further options of sbatch, as 'reservation=night exclusive nodelist=n[1-4]'; they count last."""
+    setup: str = ""
+    """A shell command that runs before the task on its node, as 'module load cuda'."""
+
+    @property
+    def effective_notice_s(self) -> int:
+        """Seconds between the notice and the time limit."""
+        return max(1, min(self.notice_s, self.timeout_min * 60 // 4))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,6 @@
-"""``--executor local|slurm``: one job of submitit's for each checkpoint, task and seed."""
+"""One job of submitit's for each checkpoint, task and seed; ``--executor local`` runs them on this machine."""
 
-import sys
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,20 +10,16 @@ from typing import Any
 
 from unveil_evalharness.cells import Cell
 from unveil_evalharness.console import say
-from unveil_evalharness.errors import DependencyError, UsageError, one_line
+from unveil_evalharness.errors import DependencyError
 from unveil_evalharness.executing.job import CellJob
 from unveil_evalharness.executing.ranks import RUN_ID_VARIABLE, visible_device
 from unveil_evalharness.executing.workers import worker_words
-from unveil_evalharness.options import ClusterOptions, RunOptions
+from unveil_evalharness.options import RunOptions
 
-__all__ = ["cell_jobs", "is_active", "run_local_jobs", "submit_slurm_jobs"]
+__all__ = ["cell_jobs", "load_submitit", "run_local_jobs", "scripts_folder"]
 
 _LOOK_EVERY = 0.5  # seconds
 _YEAR_MINUTES = 60 * 24 * 365  # submitit's local processes need a limit; an evaluation has none
-_MOST_REQUEUES = 100
-_ACTIVE = frozenset(
-    {"PENDING", "RUNNING", "REQUEUED", "REQUEUE_HOLD", "RESIZING", "SUSPENDED", "COMPLETING", "CONFIGURING", "READY"}
-)
 
 
 def cell_jobs(options: RunOptions, cells: Sequence[Cell], *, run_id: str | None) -> list[CellJob]:
@@ -41,7 +37,9 @@ def cell_jobs(options: RunOptions, cells: Sequence[Cell], *, run_id: str | None)
         task = _task_word(options, cell)
         own = replace(
             options,
-            ckpt=(cell.subject.path,),
+            ckpt=(cell.subject.path.absolute(),),
+            data_root=options.data_root.resolve(),
+            output_path=options.output_path.resolve(),
             tasks=(task,),
             protocol=tuple(entry for entry in options.protocol if entry.startswith(f"{task}=")),
             seeds=(cell.seed,),
@@ -52,10 +50,21 @@ def cell_jobs(options: RunOptions, cells: Sequence[Cell], *, run_id: str | None)
                 name=name,
                 command=tuple(worker_words(own, progress=False)),
                 log=options.output_path.resolve() / "logs" / f"job-{name}.log",
-                environment={} if run_id is None else {RUN_ID_VARIABLE: run_id},
+                environment=_environment(task, run_id),
+                # SLURM needs some of the notice itself, to put the job into the queue again.
+                patience=max(1, options.cluster.effective_notice_s * 2 // 3),
             ),
         )
     return list(jobs.values())
+
+
+def _environment(task: str, run_id: str | None) -> dict[str, str]:
+    """Variables of a job: its run, and where a task of the user's own is imported from: also this directory."""
+    variables = {} if run_id is None else {RUN_ID_VARIABLE: run_id}
+    if ":" in task:
+        places = [str(Path.cwd()), os.environ.get("PYTHONPATH", "")]
+        variables["PYTHONPATH"] = os.pathsep.join(place for place in places if place)
+    return variables
 
 
 def run_local_jobs(jobs: Sequence[CellJob], options: RunOptions) -> None:
@@ -64,7 +73,7 @@ def run_local_jobs(jobs: Sequence[CellJob], options: RunOptions) -> None:
     Raises:
         DependencyError: submitit is missing.
     """
-    submitit = _submitit()
+    submitit = load_submitit()
     waiting, running = list(jobs), dict[int, tuple[CellJob, Any]]()
     try:
         while waiting or running:
@@ -81,59 +90,6 @@ def run_local_jobs(jobs: Sequence[CellJob], options: RunOptions) -> None:
             handle.cancel()
 
 
-def submit_slurm_jobs(jobs: Sequence[CellJob], options: RunOptions) -> list[str]:
-    """Submits the jobs as one array, of which ``options.devices`` run at once, and returns without waiting.
-
-    Returns:
-        SLURM's job numbers.
-
-    Raises:
-        DependencyError: submitit is missing.
-        UsageError: SLURM is missing or refuses the jobs.
-    """
-    submitit = _submitit()
-    cluster = options.cluster
-    try:
-        executor = submitit.AutoExecutor(
-            _folder(options), cluster="slurm", slurm_max_num_timeout=_MOST_REQUEUES, slurm_python=sys.executable
-        )
-        executor.update_parameters(
-            name="evalharness",
-            timeout_min=cluster.timeout_min,
-            nodes=1,
-            tasks_per_node=1,
-            cpus_per_task=cluster.cpus,
-            slurm_array_parallelism=max(options.devices, 1),
-            slurm_additional_parameters={"requeue": True},
-            **_named(cluster),
-        )
-        with executor.batch():
-            handles = [executor.submit(job) for job in jobs]
-    except RuntimeError as error:  # submitit's own, when there is no srun
-        raise UsageError(
-            f"--executor slurm: SLURM cannot be used here ({one_line(error)}); run it on a login node, or use "
-            "--executor local"
-        ) from error
-    except submitit.core.utils.FailedSubmissionError as error:
-        raise UsageError(f"--executor slurm: SLURM refused the jobs ({one_line(error)}); check --cluster.*") from error
-    return [handle.job_id for handle in handles]
-
-
-def is_active(options: RunOptions, job_id: str) -> bool:
-    """Whether SLURM still has the job, waiting or running.
-
-    Raises:
-        DependencyError: submitit is missing.
-        UsageError: SLURM cannot be asked here.
-    """
-    submitit = _submitit()
-    try:
-        state = submitit.SlurmJob(_folder(options), job_id).watcher.get_state(job_id, mode="force")
-    except (OSError, RuntimeError) as error:
-        raise UsageError(f"SLURM cannot be asked about job {job_id} ({one_line(error)}); use a login node") from error
-    return state.split()[0].rstrip("+") in _ACTIVE
-
-
 def _task_word(options: RunOptions, cell: Cell) -> str:
     """What ``--tasks`` calls the cell's task: its name, or the import path of a task of the user's own."""
     if cell.task.name in options.tasks:
@@ -143,7 +99,7 @@ def _task_word(options: RunOptions, cell: Cell) -> str:
 
 
 def _start_local(submitit: ModuleType, job: CellJob, options: RunOptions, slot: int) -> Any:
-    executor = submitit.LocalExecutor(_folder(options))
+    executor = submitit.LocalExecutor(scripts_folder(options))
     if options.device == "cpu":
         executor.update_parameters(timeout_min=_YEAR_MINUTES)
     else:
@@ -154,24 +110,17 @@ def _start_local(submitit: ModuleType, job: CellJob, options: RunOptions, slot: 
     return executor.submit(job)
 
 
-def _folder(options: RunOptions) -> Path:
+def scripts_folder(options: RunOptions) -> Path:
+    """Where submitit keeps its scripts, pickles and logs."""
     return options.output_path.resolve() / "submitit"
 
 
-def _named(cluster: ClusterOptions) -> dict[str, Any]:
-    """SLURM's own options, those that are given."""
-    options = {
-        "slurm_partition": cluster.partition,
-        "slurm_account": cluster.account,
-        "slurm_qos": cluster.qos,
-        "slurm_constraint": cluster.constraint,
-        "gpus_per_node": cluster.gpus,
-        "mem_gb": cluster.mem_gb,
-    }
-    return {name: value for name, value in options.items() if value}
+def load_submitit() -> ModuleType:
+    """The package, which is an extra.
 
-
-def _submitit() -> ModuleType:
+    Raises:
+        DependencyError: it is not installed.
+    """
     try:
         import submitit
     except ImportError as error:

@@ -1,18 +1,21 @@
 """Who evaluates: this process, workers of its own, or jobs of submitit's; the rows are the same."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from unveil_evalharness.cells import Cell, is_finished, rows_of
+from unveil_evalharness.cells import Cell, claim, is_finished, rows_of
 from unveil_evalharness.console import say
 from unveil_evalharness.errors import OutputError
-from unveil_evalharness.executing.cluster import cell_jobs, is_active, run_local_jobs, submit_slurm_jobs
+from unveil_evalharness.evaluate import Session
+from unveil_evalharness.executing.cluster import cell_jobs, run_local_jobs, scripts_folder
 from unveil_evalharness.executing.job import CellJob
+from unveil_evalharness.executing.queue import QueuedJob
 from unveil_evalharness.executing.ranks import Rank
+from unveil_evalharness.executing.slurm import queued_by_name, submit_slurm_jobs
 from unveil_evalharness.executing.workers import run_workers
-from unveil_evalharness.grid import build_grid
+from unveil_evalharness.grid import Grid, build_grid
 from unveil_evalharness.options import RunOptions
 from unveil_evalharness.results import read_rows
 from unveil_evalharness.run import RunSummary, new_run_id, open_session, run
@@ -42,16 +45,11 @@ def dispatch(
         return
     run_id = new_run_id()
     grid = build_grid(options, load)
-    session = open_session(options, grid, run_id)
-    rows = read_rows(session.results)
-    waiting = [
-        cell
-        for cell in grid.cells
-        if options.overwrite or not is_finished(cell, rows, session.data_hash_or_empty(cell.task))
-    ]
     if options.executor == "slurm":
-        _submit(options, waiting, summary, grid_cells=grid.cells)
+        _submit(options, grid, run_id, summary)
         return
+    session = open_session(options, grid, run_id)
+    waiting = _waiting(grid, session, options)
     if options.executor == "local":
         run_local_jobs(cell_jobs(options, waiting, run_id=run_id), options)
     elif waiting:
@@ -60,31 +58,54 @@ def dispatch(
     run(options, load=load, summary=summary, run_id=run_id)
 
 
-def _submit(options: RunOptions, waiting: list[Cell], summary: RunSummary, *, grid_cells: list[Cell]) -> None:
+def _waiting(grid: Grid, session: Session, options: RunOptions) -> list[Cell]:
+    rows = read_rows(session.results)
+    return [
+        cell
+        for cell in grid.cells
+        if options.overwrite or not is_finished(cell, rows, session.data_hash_or_empty(cell.task))
+    ]
+
+
+def _submit(options: RunOptions, grid: Grid, run_id: str, summary: RunSummary) -> None:
     """Hands to SLURM what it does not have yet, and tells what is finished."""
-    folder = options.output_path / "submitit" / "jobs"
-    jobs = [job for job in cell_jobs(options, waiting, run_id=None) if not _is_submitted(options, folder, job)]
-    if jobs:
-        numbers = submit_slurm_jobs(jobs, options)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for job, number in zip(jobs, numbers, strict=True):
-                (folder / f"{job.name}.json").write_text(json.dumps({"job_id": number}), encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"cannot write {folder}: {error.strerror or error}; the jobs are submitted") from error
-        say(f"{len(jobs)} jobs submitted ({numbers[0]} to {numbers[-1]}); the same command tells how far they are")
+    # A login node need not have the device of the jobs.
+    session = open_session(replace(options, device="auto"), grid, run_id)
+    with claim(options.output_path / "work" / "submitting.lock", wait=True):
+        # The queue first: a task whose job has left it by now has written all the rows that it ever will.
+        queued = queued_by_name(options)
+        waiting = _waiting(grid, session, options)
+        jobs = [job for job in cell_jobs(options, waiting, run_id=None) if not _is_queued(options, job, queued)]
+        if jobs:
+            submit_slurm_jobs(jobs, options, submitted=lambda job, number: _note(options, job, number))
+            say(f"{len(jobs)} jobs submitted; the same command tells how far they are")
     rows = read_rows(options.output_path / "results.jsonl")
-    for cell in grid_cells:
+    for cell in grid.cells:
         summary.rows += rows_of(cell, rows, None)
-    summary.num_skipped += len(grid_cells) - len(waiting)
+    summary.num_skipped += len(grid.cells) - len(waiting)
 
 
-def _is_submitted(options: RunOptions, folder: Path, job: CellJob) -> bool:
-    file = folder / f"{job.name}.json"
-    if not file.is_file():
-        return False
-    number = json.loads(file.read_text(encoding="utf-8"))["job_id"]
-    active = is_active(options, number)
-    if active:
-        say(f"{job.name}: SLURM has it as job {number}")
-    return active
+def _is_queued(options: RunOptions, job: CellJob, queued: Mapping[str, QueuedJob]) -> bool:
+    if job.name in queued:
+        say(f"{job.name}: SLURM has it as {queued[job.name]}")
+        return True
+    file = _note_file(options, job)
+    if file.is_file():
+        number = json.loads(file.read_text(encoding="utf-8"))["job_id"]
+        log = scripts_folder(options) / f"{number}_0_log.err"
+        say(f"{job.name}: job {number} has left SLURM's queue, and there is something left to do (see {log})")
+    return False
+
+
+def _note(options: RunOptions, job: CellJob, number: str) -> None:
+    file = _note_file(options, job)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"job_id": number}), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {file}: {error.strerror or error}; the jobs are submitted") from error
+    say(f"{job.name}: submitted as job {number}; what it says: {job.log}")
+
+
+def _note_file(options: RunOptions, job: CellJob) -> Path:
+    return scripts_folder(options) / "jobs" / f"{job.name}.json"

@@ -3,14 +3,21 @@
 The standard library only: the process that waits for a cell should not cost the memory of one.
 """
 
+import contextlib
 import os
+import signal
+import socket
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 __all__ = ["CellJob"]
+
+_LOOK_EVERY = 0.1  # seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,29 +31,89 @@ class CellJob:
     """Where its output goes."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables on top of the job's own."""
+    patience: int = 60
+    """Seconds that the command gets to save before the job's time limit."""
+    _running: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
+    """The command's process, while there is one."""
 
     def __call__(self) -> int:
-        """Runs the command and returns its exit code."""
-        with self.log.open("ab") as stream:
+        """Runs the command and returns its exit code, which becomes that of a SLURM job.
+
+        Raises:
+            SystemExit: the command failed, in a SLURM job.
+        """
+        with self.log.open("ab", buffering=0) as stream, _outliving_termination():
+            stream.write(f"--- {_attempt()} started {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n".encode())
             process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
                 env={**os.environ, **self.environment},
+                preexec_fn=_heed_no_notice,
             )
             try:
-                return process.wait()
-            finally:
+                self._running.append(process.pid)
+                code = process.wait()
+            finally:  # submitit leaves by an exception once SLURM has the job in its queue again
                 if process.poll() is None:
                     process.terminate()
                     process.wait()
+                self._running.clear()
+                stream.write(f"--- {_attempt()} ended with {process.returncode}\n".encode())
+        if code != 0 and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+            raise SystemExit(code if code > 0 else 128 - code)
+        return code
 
     def checkpoint(self) -> Any:
         """Called by submitit before SLURM's time limit, or when the job is preempted: the same job again.
 
-        There is nothing to save: the command goes on from its last interim checkpoint.
+        The command is asked to end, and goes on from its last interim checkpoint.
         """
         from submitit.helpers import DelayedSubmission  # an extra, there where this is called
 
-        return DelayedSubmission(self)
+        for number in self._running:
+            _ask_to_end(number, self.patience)
+        return DelayedSubmission(replace(self))
+
+
+def _attempt() -> str:
+    """Which job this is, as SLURM says, and which start of it."""
+    array, own = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_JOB_ID")
+    number = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else own
+    if number is None:
+        return f"process {os.getpid()} on {socket.gethostname()}"
+    return f"job {number} (restart {os.environ.get('SLURM_RESTART_COUNT', '0')}) on {socket.gethostname()}"
+
+
+def _heed_no_notice() -> None:
+    """Between fork and exec: SLURM signals all processes of a job; its notice is the parent's business alone."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _outliving_termination() -> Iterator[None]:
+    """At `scancel` and `scontrol requeue` the command gets SIGTERM too: this process sees how it ends."""
+    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _ask_to_end(number: int, patience: float) -> None:
+    """SIGTERM for a child, SIGKILL after so many seconds; it is not reaped: a signal handler may interrupt a wait."""
+    try:
+        os.kill(number, signal.SIGTERM)
+        until = time.monotonic() + patience
+        while os.waitid(os.P_PID, number, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            if time.monotonic() > until:
+                os.kill(number, signal.SIGKILL)
+                until = float("inf")
+            time.sleep(_LOOK_EVERY)
+    except (ProcessLookupError, ChildProcessError):
+        return  # it has ended and been reaped
