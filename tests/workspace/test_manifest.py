@@ -46,9 +46,9 @@ def test_an_untouched_copy_agrees(copy):
         ("workspace.toml", 'masking = ">=0.1,<0.2"', 'masking = ">=0.1,<0.3"', "pretrain: requires unveil-masking"),
         (
             "workspace.toml",
-            'torch = ">=2.6"',
+            'torch = ">=2.9"',
             'torch = ">=2.5"',
-            "requires torch>=2.6, workspace.toml says >=2.5",
+            "requires torch>=2.9, workspace.toml says >=2.5",
         ),
         (
             "workspace.toml",
