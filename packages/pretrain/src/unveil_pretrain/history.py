@@ -2,14 +2,16 @@
 
 import errno
 import fcntl
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unveil_backbones.limits import parse_json
+
 from unveil_pretrain.errors import OutputError
+from unveil_pretrain.row_checks import checked_row, is_number
 
 __all__ = ["RunHistory", "read_history", "read_rows"]
 
@@ -18,7 +20,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     """The rows of a .jsonl file; none where it does not exist. A last line without an end is left out.
 
     Raises:
-        OutputError: the file cannot be read, or holds a line that is no JSON object.
+        OutputError: the file cannot be read, or holds a line that is no row of such a file.
     """
     try:
         lines = file.read_bytes().split(b"\n")[:-1]
@@ -26,16 +28,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         return []
     except OSError as error:
         raise OutputError(f"cannot read {file} ({error.strerror or error}); check the path and permissions") from error
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise OutputError(f"{file}, line {number} is not JSON ({error}); remove the line") from error
-        if not isinstance(row, dict):
-            raise OutputError(f"{file}, line {number} is no JSON object; remove the line")
-        rows.append(row)
-    return rows
+    return [checked_row(line, file, number) for number, line in enumerate(lines, start=1)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +46,8 @@ class RunHistory:
     """Steps whose loss leapt."""
     num_skipped: int
     """Samples that could not be read and were replaced."""
+    reads: Sequence[Mapping[str, Any]]
+    """Rows of reads.jsonl: reads that failed and were tried again."""
     failure: Mapping[str, Any] | None
     """failure.json, where a step's numbers ended."""
     last_checkpoint: Path | None
@@ -90,15 +85,17 @@ def read_history(path: Path) -> RunHistory:
     """
     file = path / "run.json"
     try:
-        identity = json.loads(file.read_text(encoding="utf-8"))["identity"]
-        known = isinstance(identity["config"]["steps"], int)
+        identity = parse_json(file.read_text(encoding="utf-8"))["identity"]
+        config = identity["config"]
+        known = is_number(config["steps"], whole=True) and config["steps"] > 0
+        known = known and isinstance(config["objective"]["name"], str) and isinstance(config["encoder"], str)
     except FileNotFoundError as error:
         what = "is no folder" if not path.is_dir() else "holds no run: there is no run.json in it"
         raise OutputError(f"{path} {what}; give the --out of a run") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{file} cannot be read as the record of a run ({error!r}); restore it") from error
     if not known:
-        raise OutputError(f"{file} names no number of steps; restore it")
+        raise OutputError(f"{file} names no number of steps, objective or encoder; restore it")
     return RunHistory(
         path=path,
         identity=identity,
@@ -106,6 +103,7 @@ def read_history(path: Path) -> RunHistory:
         validations=read_rows(path / "val.jsonl"),
         num_spikes=len(read_rows(path / "spikes.jsonl")),
         num_skipped=len(read_rows(path / "skipped.jsonl")),
+        reads=read_rows(path / "reads.jsonl"),
         failure=_read_object(path / "failure.json"),
         last_checkpoint=max((path / "checkpoints").glob("step_*"), key=_step_of, default=None),
         alive=_is_alive(path / ".lock"),
@@ -119,12 +117,14 @@ def _step_of(checkpoint: Path) -> int:
 
 def _read_object(file: Path) -> Mapping[str, Any] | None:
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = parse_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise OutputError(f"{file} cannot be read ({error}); remove it") from error
-    return value if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not is_number(value.get("step", -1)):
+        raise OutputError(f"{file} is no record of a failure; remove it")
+    return value
 
 
 def _is_alive(lock: Path) -> bool | None:

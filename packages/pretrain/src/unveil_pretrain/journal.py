@@ -2,13 +2,14 @@
 
 from unveil_pretrain.data import Batch
 from unveil_pretrain.data.order import step_indices
+from unveil_pretrain.data.retrying import Retry, count_causes
 from unveil_pretrain.errors import DataError, PretrainError
 from unveil_pretrain.run import Run
 from unveil_pretrain.spikes import SpikeDetector
 from unveil_pretrain.train_state import Position
 from unveil_pretrain.update import StepMetrics
 
-__all__ = ["count_skipped", "record_step"]
+__all__ = ["count_skipped", "record_reads", "record_step"]
 
 
 def record_step(
@@ -40,6 +41,36 @@ def record_step(
             run.folder.add_spike(
                 {"step": position.step, "loss": metrics.loss, "threshold": threshold, "sample_ids": ids}
             )
+    except PretrainError as error:
+        return error
+    return None
+
+
+def record_reads(run: Run, position: Position, retries: list[Retry], *, gather: bool) -> PretrainError | None:
+    """Write down which reads had to be tried again, as the first process, and forget them.
+
+    Args:
+        run: The run.
+        position: Where it stands.
+        retries: What this process noted since it was last emptied; emptied.
+        gather: Of all processes, all of which call this; otherwise the others keep theirs.
+
+    Returns:
+        The error if that cannot be done, which the others have to learn.
+    """
+    found = [one for part in run.world.gather_objects(tuple(retries)) for one in part] if gather else list(retries)
+    if gather or run.world.writes:
+        retries.clear()
+    if not found or not run.world.writes:
+        return None
+    row = {
+        "step": position.step,
+        "retries": count_causes(found),
+        "seconds_waited": round(sum(one.wait for one in found), 3),
+        "last": f"{found[-1].source} ({found[-1].cause})",
+    }
+    try:
+        run.folder.add_reads(row)
     except PretrainError as error:
         return error
     return None

@@ -1,4 +1,4 @@
-"""The folder of a run: run.json, metrics.jsonl, val.jsonl, cost.jsonl, spikes.jsonl, skipped.jsonl, checkpoints/step_*.
+"""The folder of a run: run.json, {metrics,val,cost,spikes,skipped,reads}.jsonl, checkpoints/step_*.
 
 run.json says what the run is; a folder takes no other run. The .jsonl files are appended line by line and cut back
 to the checkpoint when a run continues, so that no step appears twice.
@@ -18,11 +18,13 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from unveil_backbones.limits import parse_json
 from unveil_backbones.manifest import MANIFEST_NAME, ValPoint
-from unveil_backbones.redaction import redact, redact_command
+from unveil_backbones.redaction import redact, redact_command, redact_record
 
 from unveil_pretrain.config import first_difference
 from unveil_pretrain.errors import OutputError, ResumeError
+from unveil_pretrain.history import read_rows
 from unveil_pretrain.loggers import LoggerName, Loggers, open_loggers
 from unveil_pretrain.train_state import TRAIN_STATE
 from unveil_pretrain.val_table import rewind_tables
@@ -35,6 +37,7 @@ _VAL = "val.jsonl"
 _COST = "cost.jsonl"
 _SPIKES = "spikes.jsonl"
 _SKIPPED = "skipped.jsonl"
+_READS = "reads.jsonl"
 _LOCK = ".lock"
 _FAILURE = "failure.json"
 
@@ -109,7 +112,7 @@ class RunFolder:
     def rewind(self, step: int) -> None:
         """Remove what was recorded after `step`: the run continues there."""
         rewind_tables(self.path, step)
-        for name in (_METRICS, _VAL, _COST, _SPIKES, _SKIPPED):
+        for name in (_METRICS, _VAL, _COST, _SPIKES, _SKIPPED, _READS):
             file = self.path / name
             if file.exists():
                 kept = [line for line in _whole_lines(file) if line["step"] <= step]
@@ -141,6 +144,10 @@ class RunFolder:
         for message in messages:
             self._append(_SKIPPED, {"step": step, "what": redact(message)})
 
+    def add_reads(self, row: Mapping[str, object]) -> None:
+        """Append to reads.jsonl which reads of a step failed and were tried again."""
+        self._append(_READS, redact_record(row))
+
     def num_skipped(self) -> int:
         """Samples that were replaced so far, each time counted."""
         file = self.path / _SKIPPED
@@ -149,7 +156,10 @@ class RunFolder:
     def losses(self) -> list[float]:
         """Training losses so far, in the order of the steps."""
         file = self.path / _METRICS
-        return [row["loss"] for row in _whole_lines(file)] if file.exists() else []
+        rows = _whole_lines(file) if file.exists() else []
+        if any("loss" not in row for row in rows):
+            raise ResumeError(f"{file} holds a row without a loss; restore it, or give a new --out")
+        return [row["loss"] for row in rows]
 
     def caption_changes(self) -> dict[str, int]:
         """What was done to captions so far, by the names that metrics.jsonl has for it ("captions_cut")."""
@@ -237,7 +247,10 @@ class RunFolder:
 
     def _recorded_identity(self, file: Path) -> dict[str, object]:
         try:
-            return json.loads(file.read_text(encoding="utf-8"))["identity"]
+            identity = parse_json(file.read_text(encoding="utf-8"))["identity"]
+            if not isinstance(identity, dict):
+                raise TypeError("its identity is no object")
+            return identity
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ResumeError(f"{file} cannot be read ({error!r}); restore it, or give a new --out") from error
 
@@ -296,17 +309,10 @@ def about_run(
 
 def _whole_lines(file: Path) -> list[dict]:
     """The rows of a .jsonl file; a last line without an end is the trace of a kill and is left out."""
-    rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
-        if not line.endswith("\n"):
-            break
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise ResumeError(
-                f"{file}, line {number} is not JSON ({error}); remove the line, or give a new --out"
-            ) from error
-    return rows
+    try:
+        return read_rows(file)
+    except OutputError as error:
+        raise ResumeError(f"{error}, or give a new --out") from error
 
 
 def _write_atomically(file: Path, text: str) -> None:

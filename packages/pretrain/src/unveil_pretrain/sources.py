@@ -3,16 +3,20 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from unveil_pretrain.config import FlipConfig, MimConfig, config_to_json
 from unveil_pretrain.data import ClipDataset, ImageDataset, PairDataset, Samples, open_samples
 from unveil_pretrain.data.clip_decode import VIDEO_EXTENSIONS
 from unveil_pretrain.data.images import IMAGE_EXTENSIONS
 from unveil_pretrain.data.lists import read_list, samples_of_list
+from unveil_pretrain.data.retrying import ReadPolicy
 from unveil_pretrain.errors import ConfigError
 
 __all__ = ["RunData", "RunSamples", "captions_of_samples", "open_data"]
 
+
+_POLICY: Final = ReadPolicy()
 
 RunSamples = ImageDataset | PairDataset | ClipDataset
 """Samples as a run sees them."""
@@ -39,7 +43,12 @@ class RunData:
 
 
 def open_data(
-    config: MimConfig | FlipConfig, *, train_data: str, val_data: str, train_list: Path | None = None
+    config: MimConfig | FlipConfig,
+    *,
+    train_data: str,
+    val_data: str,
+    train_list: Path | None = None,
+    reading: ReadPolicy = _POLICY,
 ) -> RunData:
     """Index shards or folders and take the samples that the list and the settings ask for.
 
@@ -48,13 +57,14 @@ def open_data(
         train_data: As `unveil_pretrain.data.open_samples` takes it.
         val_data: Likewise.
         train_list: A list of `pretrain subset`; without one all training samples are used.
+        reading: How long and how often to try to read.
 
     Raises:
         DataError: data are missing or damaged, samples lack what the objective needs, or the list is of other data.
         ConfigError: a subset is larger than the data.
     """
     extensions = IMAGE_EXTENSIONS if config.objective.clip_settings() is None else VIDEO_EXTENSIONS
-    train, val = (open_samples(place, extensions=extensions) for place in (train_data, val_data))
+    train, val = (open_samples(place, extensions=extensions, policy=reading) for place in (train_data, val_data))
     listed = None if train_list is None else read_list(train_list)
     if listed is not None:
         train = samples_of_list(train, listed, str(train_list))

@@ -3,6 +3,7 @@
 A run may be working while its files are read: a row that is half-written counts once it is whole.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from unveil_pretrain.charts import chart
 from unveil_pretrain.comparison import compare_losses
 from unveil_pretrain.cost import read_cost
 from unveil_pretrain.history import RunHistory, read_history
+from unveil_pretrain.row_checks import is_number
 from unveil_pretrain.val_table import read_losses, table_path
 
 __all__ = ["curves_csv", "status_of", "words_of"]
@@ -62,6 +64,7 @@ def status_of(path: Path, *, price_per_hour: float | None = None) -> dict[str, A
         "cost": asdict(cost),
         "num_skipped": history.num_skipped,
         "num_spikes": history.num_spikes,
+        "retries": _retries(history),
         "failure": None if history.failure is None else {name: history.failure.get(name) for name in ("step", "what")},
         "last_checkpoint": None if last is None else str(last),
         "curve": [{name: row.get(name) for name in ("step", "loss", "standard_error", "train_loss")} for row in rows],
@@ -83,6 +86,7 @@ def words_of(status: Mapping[str, Any]) -> list[str]:
         lines += [*_validation(status, row), *_alarm(status)]
     lines += _speed_and_cost(status["cost"])
     lines.append(f"  trouble     {status['num_skipped']} samples skipped, {status['num_spikes']} loss spikes")
+    lines.append(f"  reads       {_reads(status['retries'])}")
     lines.append(f"  checkpoint  {status['last_checkpoint'] or 'none yet'}")
     curve = status["curve"][:: 1 + len(status["curve"]) // _MOST_POINTS]
     drawn = {
@@ -105,6 +109,22 @@ def curves_csv(path: Path) -> str:
         values = ["" if row.get(name) is None else repr(row[name]) for name in names]
         lines.append(",".join([*values, str(int(bool(row.get("alarm")))), str(row.get("passport", ""))]))
     return "\n".join(lines) + "\n"
+
+
+def _retries(history: RunHistory) -> dict[str, int]:
+    """Reads that failed and were tried again, by cause, the most frequent first."""
+    total: Counter[str] = Counter()
+    for row in history.reads:
+        causes = row.get("retries")
+        if isinstance(causes, dict):
+            total.update({cause: count for cause, count in causes.items() if is_number(count, whole=True)})
+    return dict(total.most_common())
+
+
+def _reads(retries: Mapping[str, int]) -> str:
+    if not retries:
+        return "none had to be tried again"
+    return f"{sum(retries.values()):,} tried again: {', '.join(f'{cause} {num:,}' for cause, num in retries.items())}"
 
 
 def _lowest(rows: Any) -> dict[str, Any] | None:

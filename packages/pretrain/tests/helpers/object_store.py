@@ -57,8 +57,14 @@ class Proxy:
     num_bytes: int = 0
     fault: "Callable[[Seen, int], str | None]" = lambda request, number: None
     """From a request, and how many of this method and path came before it, to a fault or None: "503", "500", "403",
-    "404", "reset" and "cut" (in the middle of the body), "short" (half the body, said to be all), "hang", or "slow:S" (after S s)."""
+    "404", "reset" and "cut" (in the middle of the body), "short" (half the body, said to be all), "hang", or "slow:S"
+    (after S seconds)."""
     stopping: threading.Event = field(default_factory=threading.Event)
+
+    def begin_anew(self, fault: "Callable[[Seen, int], str | None]" = lambda request, number: None) -> None:
+        self.fault = fault
+        self.seen.clear()
+        self.num_bytes = 0
 
     def gets(self, name: str = "") -> list[Seen]:
         return [one for one in self.seen if one.method == "GET" and one.path.endswith(name)]

@@ -12,6 +12,7 @@ from unveil_backbones.whole_files import write_whole
 
 from unveil_pretrain.commands.parsing import parse
 from unveil_pretrain.data.audit import Audit, audit
+from unveil_pretrain.data.retrying import ReadPolicy
 from unveil_pretrain.errors import ConfigError, OutputError
 
 __all__ = ["AuditCommand", "run"]
@@ -25,6 +26,10 @@ class AuditCommand:
     """Shards (path or fsspec URL with braces, globs and '::'), a folder of shards or of images, or a .zip."""
     num_workers: int = 0
     """Threads that read and decode; 0 for none besides the main one."""
+    read_timeout: float = 60.0
+    """Seconds that one try to read a sample may take."""
+    read_tries: int = 5
+    """Tries before a read has failed for good."""
     world_size: int = 8
     """Processes of the run, for the lines about feasibility."""
     workers_per_process: int = 4
@@ -50,7 +55,10 @@ def run(given: Sequence[str]) -> int:
     """Print the report, and write it if asked to."""
     command = parse(AuditCommand, given, prog="pretrain audit")
     report = audit(
-        command.data, num_workers=command.num_workers, tell=lambda line: print(line, file=sys.stderr, flush=True)
+        command.data,
+        num_workers=command.num_workers,
+        policy=ReadPolicy(timeout=command.read_timeout, tries=command.read_tries),
+        tell=lambda line: print(line, file=sys.stderr, flush=True),
     )
     feasibility = _feasibility(report, command)
     for line in [*_summary(report), *feasibility, *_findings(report, command.max_shown)]:
@@ -74,6 +82,7 @@ def _summary(report: Audit) -> list[str]:
         else f"samples   {report.num_samples:,} in a folder",
         f"readable  {report.num_readable:,}, {report.num_bytes / 1e6:,.1f} MB of images",
         f"skipped   {report.num_samples - report.num_readable:,} of them would be, each named below",
+        f"reads     {_reads(report)}",
         f"index     {report.index}",
         f"content   {report.content_hash or 'unknown, since a shard is broken'}",
     ]
@@ -92,6 +101,13 @@ def _summary(report: Audit) -> list[str]:
         if found.missing:
             lines.append(f"          the first sample without one: {found.missing[0]}; --json FILE has all")
     return lines
+
+
+def _reads(report: Audit) -> str:
+    if not report.retries:
+        return "none had to be tried again"
+    causes = ", ".join(f"{cause} {count:,}" for cause, count in report.retries.items())
+    return f"{sum(report.retries.values()):,} had to be tried again: {causes}"
 
 
 def _feasibility(report: Audit, command: AuditCommand) -> list[str]:

@@ -14,6 +14,7 @@ from unveil_pretrain.config import Precision
 from unveil_pretrain.data.clip_decode import VIDEO_EXTENSIONS
 from unveil_pretrain.data.images import IMAGE_EXTENSIONS
 from unveil_pretrain.data.opening import open_listed
+from unveil_pretrain.data.retrying import ReadPolicy
 from unveil_pretrain.errors import ConfigError, OutputError
 from unveil_pretrain.record import package_versions
 from unveil_pretrain.remeasure import Remeasured, ScoreSettings, remeasure
@@ -53,6 +54,10 @@ class ScoreCommand:
     """Images to encode at once; the losses do not depend on it beyond rounding."""
     num_workers: int = 0
     """Threads that decode images."""
+    read_timeout: float = 60.0
+    """Seconds that one try to read an image may take."""
+    read_tries: int = 5
+    """Tries before a read has failed for good."""
     device: DeviceName = "auto"
     """Where to compute; auto takes CUDA where there is one."""
     json: Path | None = None
@@ -67,7 +72,12 @@ def run(given: Sequence[str]) -> int:
     begin = time.perf_counter()
     checkpoint = load(command.ckpt)
     video = checkpoint.manifest.objective == "videomae"
-    samples = open_listed(command.images, command.list, extensions=VIDEO_EXTENSIONS if video else IMAGE_EXTENSIONS)
+    samples = open_listed(
+        command.images,
+        command.list,
+        extensions=VIDEO_EXTENSIONS if video else IMAGE_EXTENSIONS,
+        policy=ReadPolicy(timeout=command.read_timeout, tries=command.read_tries),
+    )
     scored = remeasure(
         checkpoint,
         samples,

@@ -45,6 +45,11 @@ class ReadPolicy:
         if min(self.first_wait, self.longest_wait) < 0:
             raise ConfigError(f"waits of {self.first_wait:g} and {self.longest_wait:g} s; give 0 or more")
 
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for a batch of many reads before whoever makes it counts as stuck."""
+        return 10 * self.timeout
+
     def wait(self, key: int, attempt: int) -> float:
         """Seconds to wait after try `attempt` (from 1) of what `key` names: between half and all of the full wait."""
         full = min(self.longest_wait, self.first_wait * 2.0 ** (attempt - 1))
@@ -68,9 +73,9 @@ _notes: ContextVar[list[Retry] | None] = ContextVar("retries", default=None)
 
 
 @contextmanager
-def noting_retries() -> Iterator[list[Retry]]:
-    """A list that fills with what is tried again inside the `with`, in this thread."""
-    found: list[Retry] = []
+def noting_retries(into: list[Retry] | None = None) -> Iterator[list[Retry]]:
+    """A list, new or given, that fills with what is tried again inside the `with`, in this thread."""
+    found = [] if into is None else into
     token = _notes.set(found)
     try:
         yield found
