@@ -78,8 +78,8 @@ SlurmctldPort=$PORT
 SlurmdPort=$((PORT + 1))
 SlurmUser=$(id -un)
 SlurmdUser=$(id -un)
-# A credential lives this long, and a requeued job waits for the end of its old one.
-AuthInfo=socket=$DIR/munge/munge.socket,cred_expire=3
+# A credential lives this long (5 s is the least), and a requeued job waits for the end of its old one.
+AuthInfo=socket=$DIR/munge/munge.socket,cred_expire=5
 StateSaveLocation=$DIR/state
 SlurmdSpoolDir=$DIR/spool
 SlurmctldPidFile=$DIR/run/slurmctld.pid
