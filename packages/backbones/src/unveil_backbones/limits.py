@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from unveil_backbones.errors import ConfigError, TooManyPixelsError
 
-__all__ = ["DEFAULT_MAX_PIXELS", "PIXELS_VARIABLE", "check_pixels", "max_image_pixels", "parse_json"]
+__all__ = ["DEFAULT_MAX_PIXELS", "PIXELS_VARIABLE", "check_pixels", "max_image_pixels", "parse_json", "refusal"]
 
 PIXELS_VARIABLE: Final = "UNVEIL_MAX_IMAGE_PIXELS"
 """Environment variable with another limit, for whoever has larger images; processes that are started inherit it."""
@@ -46,10 +46,15 @@ def check_pixels(width: int, height: int) -> None:
     """
     limit = max_image_pixels()
     if width * height > limit:
-        raise TooManyPixelsError(
-            f"{width} x {height} pixels, at most {limit} are decoded, since a few bytes can announce any size; "
-            f"if the image is really that large, set {PIXELS_VARIABLE}"
-        )
+        raise TooManyPixelsError(refusal(f"{width} x {height} pixels", limit))
+
+
+def refusal(announced: str, limit: int) -> str:
+    """What is said of an image that announces more than the limit."""
+    return (
+        f"{announced}, at most {limit} are decoded, since a few bytes can announce any size; "
+        f"if the image is really that large, set {PIXELS_VARIABLE}"
+    )
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 
 from PIL import Image
-from unveil_backbones.limits import check_pixels, max_image_pixels
+from unveil_backbones.limits import check_pixels, max_image_pixels, refusal
 
 from unveil_evalharness.errors import DataError
 
@@ -42,7 +42,7 @@ def opened_image(source: Path | bytes) -> Iterator[Image.Image]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{error}; set UNVEIL_MAX_IMAGE_PIXELS if the image is really that large") from error
+        raise ValueError(refusal("too many pixels", limit)) from error
     with image:
         check_pixels(image.width, image.height)
         yield image

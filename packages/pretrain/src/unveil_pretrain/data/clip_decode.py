@@ -84,7 +84,7 @@ def _read_video(data: bytes, where: str, choose: Callable[[int], list[int]]) -> 
         raise
     except TooManyPixelsError as error:
         raise DataError(f"{where}: a frame has {error}; or remove the sample") from error
-    except (av.error.FFmpegError, ValueError, IndexError, MemoryError) as error:
+    except (av.error.FFmpegError, ValueError, IndexError, AttributeError, MemoryError) as error:
         raise DataError(
             f"{where}: the video cannot be decoded ({type(error).__name__}: {error}); replace it or remove the sample"
         ) from error
@@ -118,8 +118,8 @@ def _decode(av: Any, data: bytes, wanted: set[int]) -> tuple[dict[int, np.ndarra
         stream = container.streams.video[0]
         stream.thread_type = "NONE"  # the loader's workers are the threads
         check_pixels(stream.codec_context.width, stream.codec_context.height)
-        # Sizes may change within a stream; FFmpeg refuses what is larger before it reserves memory for it.
-        stream.codec_context.options = {"max_pixels": str(max_image_pixels())}
+        # Sizes may change within a stream; FFmpeg, which counts the margins of its buffers too, then refuses.
+        stream.codec_context.options = {"max_pixels": str(2 * max_image_pixels() + 2**20)}
         for frame in container.decode(stream):
             if num in wanted:
                 found[num] = frame.to_ndarray(format="rgb24")

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
 from unveil_backbones.errors import TooManyPixelsError
-from unveil_backbones.limits import check_pixels, max_image_pixels
+from unveil_backbones.limits import check_pixels, max_image_pixels, refusal
 
 from unveil_pretrain.data.crops import CropBox
 from unveil_pretrain.errors import DataError
@@ -154,6 +154,8 @@ def _decode_by_pillow(data: bytes, where: str) -> np.ndarray:
             return np.array(_to_rgb(image, where), dtype=np.uint8)
     except DataError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{where}: {refusal('too many pixels', limit)}; or remove the sample") from error
     except UnidentifiedImageError as error:  # its own text holds an address in memory, another one each time
         raise DataError(
             f"{where}: the image cannot be decoded (none of {', '.join(_FORMATS)}); replace it or remove the sample"
