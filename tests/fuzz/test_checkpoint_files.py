@@ -28,7 +28,7 @@ CONFIG = {
 
 
 def manifest(place: Place) -> Parser:
-    tree = tree_of(place.good / "eval" / "checkpoints" / "c1" / "manifest.json")
+    tree = tree_of(place.good / "one" / "manifest.json")
     return Parser(
         make=lambda random: mutated_json(random, tree).decode("utf-8", "replace"), read=lambda text: _again(text)
     )
@@ -40,7 +40,7 @@ def _again(text):
 
 
 def manifest_file(place: Place) -> Parser:
-    tree = tree_of(place.good / "eval" / "checkpoints" / "c1" / "manifest.json")
+    tree = tree_of(place.good / "one" / "manifest.json")
     return file_parser(
         place.scratch / "manifest.json",
         lambda random: mutated_json(random, tree),
@@ -49,7 +49,7 @@ def manifest_file(place: Place) -> Parser:
 
 
 def parts_of_a_manifest(place: Place) -> Parser:
-    tree = tree_of(place.good / "eval" / "checkpoints" / "c1" / "manifest.json")
+    tree = tree_of(place.good / "one" / "manifest.json")
     readers = {"passport": Passport.from_json, "val": ValPoint.from_json}
 
     def make(random):
@@ -91,9 +91,11 @@ def vocabulary(place: Place) -> Parser:
     file = place.scratch / "vocab.txt"
     return file_parser(
         file,
-        lambda random: mutated_bytes(random, mutated_lines(random, VOCABULARY).encode("utf-8", "surrogatepass"))
-        if random.randint(0, 3) == 0
-        else mutated_lines(random, VOCABULARY).encode("utf-8", "surrogatepass"),
+        lambda random: (
+            mutated_bytes(random, mutated_lines(random, VOCABULARY).encode("utf-8", "surrogatepass"))
+            if random.randint(0, 3) == 0
+            else mutated_lines(random, VOCABULARY).encode("utf-8", "surrogatepass")
+        ),
         lambda: WordPieceTokenizer.from_vocabulary(file, 5)(["a red field\x00", ""]),
     )
 
@@ -138,7 +140,7 @@ def _fits(rows, shape):
 
 def safetensors_header(place: Place) -> Parser:
     file = place.scratch / "encoder.safetensors"
-    whole = (place.good / "eval" / "checkpoints" / "c1" / "encoder.safetensors").read_bytes()
+    whole = (place.good / "one" / "encoder.safetensors").read_bytes()
     size = struct.unpack("<Q", whole[:8])[0]
     tree = {"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, "__metadata__": {"format": "pt"}}
     small = struct.pack("<Q", len(json.dumps(tree))) + json.dumps(tree).encode() + bytes(24)

@@ -13,6 +13,7 @@ from PIL import Image
 
 __all__ = [
     "COLOURS",
+    "Specimens",
     "captioned_shard",
     "checkpoint",
     "coco_folder",
@@ -269,3 +270,29 @@ def sweep_folder(out: Path, run: Path) -> Path:
     folder.note("failed", cells[1], job="2", reason="out of memory")
     (out / "outcomes" / "failed.json").write_text('{"code": 1, "reason": "out of memory", "seconds": 2.0}\n')
     return out
+
+
+class Specimens:
+    """Whole specimens, each made when it is first asked for, as in `specimens / "image"`; not to be changed."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __truediv__(self, name: str) -> Path:
+        path = self._root / name
+        if not path.exists():
+            _MAKERS[name](path) if name != "sweep" else sweep_folder(path, self / "image" / "run")
+        return path
+
+
+_MAKERS = {
+    "image": image_run,
+    "pair_run": pair_run,
+    "eval": results_folder,
+    "labelled": labelled_images,
+    "coco": coco_folder,
+    "karpathy": lambda path: karpathy_file(path),
+    "ade20k": segmentation_folder,
+    "pair": lambda path: checkpoint(path, captions=("a red field", "a green field")),
+    "one": lambda path: checkpoint(path),
+}

@@ -222,12 +222,21 @@ def test_folders_that_are_no_runs_are_refused_in_one_line(tmp_path, just_started
 def test_damaged_rows_are_named(tmp_path):
     file = tmp_path / "val.jsonl"
     assert read_rows(file) == []
-    file.write_text('{"step": 1}\nno\n')
+    whole = '{"step": 1, "loss": 2.0, "standard_error": 0.1, "num_images": 3}\n'
+    file.write_text(f"{whole}no\n")
     with pytest.raises(OutputError, match=r"val.jsonl, line 2 is not JSON"):
         read_rows(file)
     file.write_text("[1]\n")
     with pytest.raises(OutputError, match="line 1 is no JSON object"):
         read_rows(file)
+    for changed, problem in (
+        (('"step": 1', '"step": "x"'), "has step 'x', which is no whole number; restore the file or remove the line"),
+        (("2.0", "NaN"), "has loss nan, which is no number"),
+        (('"num_images"', '"num_imagez"'), "lacks num_images"),
+    ):
+        file.write_text(whole.replace(*changed))
+        with pytest.raises(OutputError, match=f"line 1 {problem}"):
+            read_rows(file)
 
 
 def test_status_loads_no_torch(running):

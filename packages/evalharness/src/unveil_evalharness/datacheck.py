@@ -1,9 +1,10 @@
 """Counts, identity and hashes of the data under a data root, and what is wrong with it; images are not decoded."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+from unveil_backbones.limits import parse_json
 
 from unveil_evalharness.errors import DataError, one_line
 from unveil_evalharness.findings import Finding
@@ -103,7 +104,7 @@ def _coco(root: Path) -> Iterator[Finding]:
             yield _problem(subject, f"{file} is missing; coco_det reads it and {split}/")
             continue
         try:
-            content = json.loads(file.read_bytes())
+            content = parse_json(file.read_bytes())
             names = {image["id"]: image["file_name"] for image in content["images"]}
             used = {annotation["image_id"] for annotation in content["annotations"]}
             num_categories = len(content["categories"])

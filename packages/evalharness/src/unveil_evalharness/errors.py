@@ -28,6 +28,10 @@ __all__ = [
 class HarnessError(ValueError):
     """Base of every error a user of the harness can cause; its text is one line."""
 
+    def __str__(self) -> str:
+        # What a library says, and names that a damaged file holds, may have several lines.
+        return " ".join(super().__str__().splitlines())
+
 
 class UsageError(HarnessError):
     """An option with a value it cannot have."""

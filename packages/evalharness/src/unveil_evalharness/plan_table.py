@@ -1,8 +1,9 @@
 """``evalharness run --dry-run``: every cell and how far it is; nothing is evaluated or written."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
+
+from unveil_backbones.limits import parse_json
 
 from unveil_evalharness.cells import Cell, rows_of
 from unveil_evalharness.cells import is_finished as finished
@@ -81,7 +82,7 @@ def _state(cell: Cell, rows: Sequence[ResultRow], data_hash: str, options: RunOp
     work = options.output_path / "work" / cell.stem(data_hash)
     pointer = work / "interim.json"
     if pointer.is_file():
-        return f"interrupted, goes on after pass {json.loads(pointer.read_text(encoding='utf-8'))['iteration']}"
+        return f"interrupted, goes on after pass {parse_json(pointer.read_text(encoding='utf-8'))['iteration']}"
     failed = [row for row in rows_of(cell, rows, data_hash) if row.status == "failed"]
     if failed:
         return f"failed before: {failed[-1].error}"

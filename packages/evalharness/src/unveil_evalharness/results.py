@@ -6,6 +6,7 @@ This module needs no torch: the report and the correlation study read rows and m
 import dataclasses
 import fcntl
 import json
+import math
 import os
 import types
 import typing
@@ -13,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from unveil_backbones.limits import parse_json
 
 from unveil_evalharness.errors import OutputError, ResultsError
 
@@ -146,7 +149,7 @@ def _end_of_last_whole_line(descriptor: int, step: int = 65536) -> int:
 def _is_json(line: bytes) -> bool:
     """Whether a last line without newline is whole: half of a row is never valid JSON."""
     try:
-        json.loads(line)
+        parse_json(line)
     except ValueError:
         return False
     return True
@@ -174,7 +177,7 @@ def read_rows(path: Path) -> list[ResultRow]:
 
 def _parse_row(line: bytes, where: str) -> ResultRow:
     try:
-        fields = json.loads(line)
+        fields = parse_json(line)
     except ValueError as error:
         raise ResultsError(f"{where} is not a JSON line: {error}; move the damaged line out of the file") from error
     if not isinstance(fields, dict) or "schema_version" not in fields:
@@ -187,10 +190,21 @@ def _parse_row(line: bytes, where: str) -> ResultRow:
     for name, (allowed, spelling) in _FIELD_TYPES.items():
         if name in fields and not isinstance(fields[name], allowed):
             raise ResultsError(f"{where}: field {name} must be {spelling}, got {fields[name]!r}")
+    odd = next((name for name, value in fields.items() if isinstance(value, int | float) and not _fits(value)), None)
+    if odd is not None:
+        raise ResultsError(
+            f"{where}: field {odd} is {str(fields[odd])[:40]}, no number that the harness writes; move "
+            "the damaged line out of the file"
+        )
     try:
         return ResultRow(**fields)
     except TypeError as error:
         raise ResultsError(f"{where} is not a result row: {error}") from error
+
+
+def _fits(value: int | float) -> bool:
+    """Whether a number is finite and, if whole, one of 64 bits."""
+    return math.isfinite(value) if isinstance(value, float) else -(2**63) <= value < 2**63
 
 
 def _field_types() -> dict[str, tuple[tuple[type, ...], str]]:

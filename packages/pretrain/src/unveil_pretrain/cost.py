@@ -9,14 +9,16 @@ what an optimisation saves changes the time, never the operations. Only time in 
 checkpoints and the start of a process are left out, and of waiting for data only what delays a step.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from unveil_backbones.limits import parse_json
+
 from unveil_pretrain.errors import OutputError
+from unveil_pretrain.row_checks import checked_row, is_number
 
 __all__ = ["PEAKS", "CostBasis", "Peak", "RunCost", "peak_of", "read_cost", "read_tail"]
 
@@ -184,7 +186,7 @@ def read_tail(file: Path, *, num_bytes: int = _TAIL_BYTES) -> list[dict[str, obj
         num_bytes: How much of its end to read.
 
     Raises:
-        OutputError: the file cannot be read, or a line is not JSON.
+        OutputError: the file cannot be read, or a line is no row of such a file.
     """
     try:
         with file.open("rb") as stream:
@@ -197,15 +199,15 @@ def read_tail(file: Path, *, num_bytes: int = _TAIL_BYTES) -> list[dict[str, obj
         raise OutputError(f"cannot read {file} ({error.strerror or error}); check the path and permissions") from error
     lines = content.split(b"\n")[:-1]
     whole: Iterable[bytes] = lines if size <= num_bytes else lines[1:]
-    try:
-        return [json.loads(line) for line in whole if line]
-    except ValueError as error:
-        raise OutputError(f"{file} holds a line that is not JSON ({error}); remove that line") from error
+    return [checked_row(line, file) for line in whole if line]
 
 
 def _read_run(file: Path) -> Mapping[str, object]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))["identity"]["config"]
+        config = parse_json(file.read_text(encoding="utf-8"))["identity"]["config"]
+        if not all(is_number(config[name], whole=True) for name in ("steps", "batch_size")):
+            raise ValueError("steps and batch_size are no whole numbers")
+        return config
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(
             f"{file} cannot be read as the record of a run ({error!r}); give the folder of a run, the --out it had"
@@ -214,11 +216,24 @@ def _read_run(file: Path) -> Mapping[str, object]:
 
 def _basis(row: Mapping[str, object], folder: Path) -> CostBasis:
     try:
-        return CostBasis(**{**row, "counted": tuple(row["counted"]), "not_counted": tuple(row["not_counted"])})  # pyright: ignore[reportArgumentType]
+        basis = CostBasis(**{**row, "counted": tuple(row["counted"]), "not_counted": tuple(row["not_counted"])})  # pyright: ignore[reportArgumentType]
+        _check_basis(basis)
+        return basis
     except (KeyError, TypeError) as error:
         raise OutputError(
             f"{folder / _COST} has a row of another shape ({error}); remove the file: costs are then unknown"
         ) from error
+
+
+def _check_basis(basis: CostBasis) -> None:
+    """TypeError where a field is of another type than the class says."""
+    words = (basis.device, basis.precision, *basis.counted, *basis.not_counted)
+    if not all(isinstance(word, str) for word in words):
+        raise TypeError("device, precision and what is counted are text")
+    if not is_number(basis.num_devices, whole=True) or basis.num_devices < 1:
+        raise TypeError(f"num_devices is {basis.num_devices!r}")
+    if basis.flops_per_sample is not None and not is_number(basis.flops_per_sample):
+        raise TypeError(f"flops_per_sample is {basis.flops_per_sample!r}")
 
 
 def _steps_per_second(rows: list[dict[str, object]]) -> float | None:

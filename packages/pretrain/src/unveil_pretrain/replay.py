@@ -1,6 +1,5 @@
 """A failed step once more: the same weights, samples, crops and masks, with a look at where the numbers end."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from unveil_backbones import Checkpoint, load
 from unveil_backbones.errors import BackboneError
+from unveil_backbones.limits import parse_json
 from unveil_backbones.redaction import HIDDEN
 
 from unveil_pretrain.data import train_batches
@@ -165,7 +165,7 @@ def _failure(out: Path) -> dict:
     if not file.is_file():
         raise ResumeError(f"{out} has no failure.json: no step of this run failed; give the folder of one that did")
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ResumeError(f"{file} cannot be read ({error}); run the command of the run again to reach it") from error
 

@@ -1,10 +1,11 @@
 """Settings as typed values again, from the JSON of `config_to_json`: a run.json is enough to repeat its run."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
+
+from unveil_backbones.limits import parse_json
 
 from unveil_pretrain.config import FlipConfig, MimConfig
 from unveil_pretrain.errors import ConfigError, ResumeError
@@ -62,7 +63,7 @@ def run_record(folder: Path) -> dict[str, Any]:
     """
     file = folder / "run.json"
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = parse_json(file.read_text(encoding="utf-8"))
         record["identity"]["config"]["objective"]["name"]
     except FileNotFoundError as error:
         raise ResumeError(f"{folder} holds no run (no run.json); give the --out of a run") from error

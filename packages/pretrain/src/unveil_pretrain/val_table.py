@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from unveil_backbones.limits import parse_json
 from unveil_backbones.manifest import Passport
+from unveil_backbones.panics import without_traces
 
 from unveil_pretrain.errors import DataError, OutputError
 
@@ -30,6 +32,10 @@ __all__ = [
 
 _PASSPORT = "passport.json"
 _SORTED = ("split", "view", "key")
+_COLUMNS = {
+    "split": pl.String, "view": pl.String, "key": pl.String, "sample_id": pl.Int64, "group": pl.Int64,
+    "value": pl.Float64,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +130,7 @@ def read_losses(run: Path, step: int, *, split: str = "val", view: str = "loss")
     """
     file = table_path(run, step)
     try:
-        table = pl.read_parquet(file).filter((pl.col("split") == split) & (pl.col("view") == view))
+        table = _read_frame(file).filter((pl.col("split") == split) & (pl.col("view") == view))
     except FileNotFoundError as error:
         there = ", ".join(str(found) for found in _steps(run)) or "none"
         raise DataError(f"{run} has no validation of step {step}; there are: {there}") from error
@@ -142,6 +148,16 @@ def read_losses(run: Path, step: int, *, split: str = "val", view: str = "loss")
     )
 
 
+def _read_frame(file: Path) -> pl.DataFrame:
+    """The columns of a table as they were written; PolarsError where one is missing or of another type."""
+    try:
+        with without_traces():
+            return pl.read_parquet(file).select(*(pl.col(name).cast(kind) for name, kind in _COLUMNS.items()))
+    except (pl.exceptions.PanicException, ArithmeticError, MemoryError, TypeError, ValueError) as error:
+        # A flipped bit in the metadata makes polars ask for memory without end, or stop with what is no Exception.
+        raise pl.exceptions.ComputeError(f"{type(error).__name__} while it was decoded") from error
+
+
 def read_passport(run: Path) -> Passport | None:
     """The passport of a run's validations; None where there was none yet.
 
@@ -151,7 +167,7 @@ def read_passport(run: Path) -> Passport | None:
     """
     file = run / "val" / _PASSPORT
     try:
-        return Passport.from_json(json.loads(file.read_text(encoding="utf-8")), str(file))
+        return Passport.from_json(parse_json(file.read_text(encoding="utf-8")), str(file))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unveil_evalharness.frames import guarded
 from unveil_evalharness.results import SCHEMA_VERSION, ResultRow
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def read_cells(paths: Sequence[Path]) -> list[Cell] | None:
         **dict.fromkeys(("main", "higher_is_better"), pl.Boolean),
     }
     try:
-        frame = pl.concat([pl.read_ndjson(path, schema=kinds) for path in paths])
+        frame = guarded(lambda: pl.concat([pl.read_ndjson(path, schema=kinds) for path in paths]))
     except (OSError, pl.exceptions.PolarsError):
         return None
     needed = ("schema_version", "checkpoint", "checkpoint_sha256", "label", "task", "metric", "protocol", "status",

@@ -1,15 +1,16 @@
 """What `evalharness run` left in its output folders: result rows and the manifest of each evaluated checkpoint."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unveil_backbones.limits import parse_json
 from unveil_backbones.manifest import Manifest
 
 from unveil_evalharness.errors import ResultsError
+from unveil_evalharness.frames import read_parquet
 from unveil_evalharness.results import ResultRow, latest, read_rows
 
 __all__ = ["Evidence", "output_folder", "read_evidence", "read_manifests", "split_paths"]
@@ -84,9 +85,9 @@ def _read_passport(path: Path) -> dict[str, Any]:
     import polars as pl
 
     try:
-        table = pl.read_parquet(path)
+        table = read_parquet(path)
         return {
-            name: value if name == "hash" else json.loads(value)
+            name: value if name == "hash" else parse_json(value)
             for name, value in table.select("field", "value").iter_rows()
         }
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unveil_evalharness.errors import ResultsError
+from unveil_evalharness.frames import guarded
 from unveil_evalharness.parsing import nearest
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def read_table(path: Path) -> "polars.DataFrame":
         ".ndjson": lambda: pl.read_ndjson(path),
     }
     try:
-        return readers[path.suffix.lower()]()
+        return guarded(readers[path.suffix.lower()])
     except (OSError, pl.exceptions.PolarsError) as error:
         raise ResultsError(f"cannot read {path}: {' '.join(str(error).split())}") from error
 

@@ -9,6 +9,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from unveil_backbones.limits import parse_json
+
 from unveil_evalharness.errors import ProtocolError
 
 __all__ = ["BatchPlan", "note_batch", "noted_batch", "plan_batch", "smaller_batches"]
@@ -71,6 +73,6 @@ def note_batch(work_dir: Path, size: int) -> None:
 def noted_batch(work_dir: Path) -> int | None:
     """What `note_batch` kept; None where there is nothing, or half a note of a killed process."""
     try:
-        return int(json.loads((work_dir / _NOTE).read_text(encoding="utf-8"))["batch_size"])
+        return int(parse_json((work_dir / _NOTE).read_text(encoding="utf-8"))["batch_size"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from unveil_backbones.limits import parse_json
 
 from unveil_evalharness.errors import OutputError
 
@@ -92,7 +93,7 @@ def read_interim(folder: Path, *, plan: str) -> Interim:
     if not has_interim(folder):
         return Interim()
     try:
-        pointer = _Pointer(**json.loads((folder / _POINTER).read_text(encoding="utf-8")))
+        pointer = _Pointer(**parse_json((folder / _POINTER).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         return Interim(refused=f"{_POINTER} is damaged ({error})")
     if pointer.plan != plan:

@@ -63,8 +63,8 @@ class Baseline:
         return Side(name=str(self.path), measured=self.measured, problems=(), checkpoints=shas)
 
     def age(self, now: datetime) -> int:
-        """Whole days since the last promotion."""
-        return (now - self.promotions[-1].date).days
+        """Whole days since the last promotion; 0 where a clock was set back since."""
+        return max(0, (now - self.promotions[-1].date).days)
 
     def drift(self, metric: str) -> float | None:
         """How far the metric has moved since it was first pinned under today's conditions; None for one entry."""
@@ -109,7 +109,7 @@ def read_baseline(path: Path) -> Baseline:
                 for name, entry in content.get(kind, {}).items()
             },
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         if isinstance(error, GateFileError):
             raise
         raise GateFileError(

@@ -7,7 +7,6 @@ Read from the JSON files that ``benchmarks/`` writes, or from a list of objects
 A ratio above 1 means that ours is faster, or smaller. ``kind`` is ``speed`` (when left out) or ``memory``.
 """
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scipy import stats
+from unveil_backbones.limits import parse_json
 
 from unveil_evalharness.errors import GateFileError
 from unveil_evalharness.gate.policy import RatioRule
@@ -64,7 +64,7 @@ def read_ratios(paths: Iterable[Path]) -> dict[tuple[Kind, str], Ratio]:
     found: dict[tuple[Kind, str], Ratio] = {}
     for path in paths:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
             ratios = list(_from_benchmark(content)) if _is_benchmark(content) else list(_from_list(content))
         except OSError as error:
             raise GateFileError(f"cannot read {path}: {error.strerror or error}") from error

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unveil_evalharness.errors import ResultsError
+from unveil_evalharness.frames import guarded
 from unveil_evalharness.published.overfitting import mark_overfitting
 from unveil_evalharness.published.reader import COLUMNS
 
@@ -33,7 +34,7 @@ def read_summary(path: Path) -> "polars.DataFrame":
     import polars as pl
 
     try:
-        frame = pl.read_csv(path, infer_schema_length=None)
+        frame = guarded(lambda: pl.read_csv(path, infer_schema_length=None))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise ResultsError(f"cannot read {path}: {error}") from error
     missing = [name for name in _NEEDED if name not in frame.columns]
@@ -43,7 +44,22 @@ def read_summary(path: Path) -> "polars.DataFrame":
     frame = frame.with_columns(
         pl.lit(None, dtype=kind).alias(name) for name, kind in optional.items() if name not in frame.columns
     )
-    runs = frame.filter(pl.col("val_loss").is_not_null() & (pl.col("checkpoint_sha256").is_not_null())).select(
+    try:
+        runs = _finished(frame)
+    except pl.exceptions.PolarsError as error:
+        raise ResultsError(f"{path} has a cell of another kind than its column: {error}; restore it") from error
+    # A run over-fits against shorter runs of its own seed: another seed is another draw, not another length.
+    alone = runs.with_columns(pair=pl.format("{} × {} × {}", "model", "data", "seed"))
+    marked = mark_overfitting(alone).with_columns(pair=pl.format("{} × {}", "model", "data"))
+    leading = list(COLUMNS)
+    return marked.select(*leading, *(name for name in marked.columns if name not in leading))
+
+
+def _finished(frame: "polars.DataFrame") -> "polars.DataFrame":
+    """The cells with a loss and a checkpoint, in the types of the published sets."""
+    import polars as pl
+
+    return frame.filter(pl.col("val_loss").is_not_null() & (pl.col("checkpoint_sha256").is_not_null())).select(
         run=pl.col("cell"),
         model=pl.col("encoder").cast(pl.String),
         params=pl.lit(None, dtype=pl.Float64),
@@ -52,7 +68,9 @@ def read_summary(path: Path) -> "polars.DataFrame":
         fraction=pl.col("fraction").cast(pl.Float64),
         num_images=pl.col("unique_samples").cast(pl.Int64),
         steps=pl.col("steps").cast(pl.Int64),
-        samples_seen=(pl.col("epochs").cast(pl.Float64) * pl.col("unique_samples")).round().cast(pl.Int64),
+        samples_seen=(pl.col("epochs").cast(pl.Float64) * pl.col("unique_samples").cast(pl.Float64))
+        .round()
+        .cast(pl.Int64),
         loss=pl.col("val_loss").cast(pl.Float64),
         metric=pl.lit(None, dtype=pl.String),
         value=pl.lit(None, dtype=pl.Float64),
@@ -63,8 +81,3 @@ def read_summary(path: Path) -> "polars.DataFrame":
         passport=pl.col("passport").cast(pl.String),
         checkpoint_sha256=pl.col("checkpoint_sha256").cast(pl.String),
     )
-    # A run over-fits against shorter runs of its own seed: another seed is another draw, not another length.
-    alone = runs.with_columns(pair=pl.format("{} × {} × {}", "model", "data", "seed"))
-    marked = mark_overfitting(alone).with_columns(pair=pl.format("{} × {}", "model", "data"))
-    leading = list(COLUMNS)
-    return marked.select(*leading, *(name for name in marked.columns if name not in leading))

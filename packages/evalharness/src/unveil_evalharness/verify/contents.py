@@ -1,10 +1,11 @@
 """What a run wrote: files hashed again, and metrics computed again from the outcomes of single items."""
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from unveil_backbones.limits import parse_json
 
 from unveil_evalharness.compare.outcomes import mean_outcomes, metric_function, read_samples, same_value
 from unveil_evalharness.errors import NotComparableError, one_line
@@ -52,7 +53,7 @@ def _read_hashes(folder: Path, name: str) -> tuple[dict[str, str], str]:
         return {}, f"{name} is missing"
     if _sha256(file)[:16] != match["digest"]:
         return {}, f"{name} was changed"
-    return json.loads(file.read_text(encoding="utf-8")), ""
+    return parse_json(file.read_text(encoding="utf-8")), ""
 
 
 def _problem(file: Path, digest: str) -> str:

@@ -1,9 +1,10 @@
 """What numbers were measured on and how: checkpoints, protocols and data, hashed again."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from unveil_backbones.limits import parse_json
 
 from unveil_evalharness.errors import HarnessError, UnknownTaskError, one_line
 from unveil_evalharness.findings import Finding
@@ -63,7 +64,7 @@ def check_protocols(folder: Path, rows: Sequence[ResultRow], load: Callable[[str
         file = folder / "protocols" / f"{row.protocol}.json"
         subject = f"protocol {row.protocol}"
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = parse_json(file.read_text(encoding="utf-8"))
             text = canonical_json({name: content[name] for name in ("task", "version", "protocol")})
         except (OSError, ValueError, KeyError, TypeError) as error:
             yield Finding(subject=subject, state="problem", detail=f"cannot be read: {one_line(error)}")

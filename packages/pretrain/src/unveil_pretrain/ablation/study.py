@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unveil_backbones.errors import BackboneError
+from unveil_backbones.limits import parse_json
 from unveil_backbones.manifest import checkpoint_sha256
 from unveil_masking import MaskingError
 
@@ -139,7 +140,7 @@ class Ablation:
         if not file.exists():
             return {}
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
+            record = parse_json(file.read_text(encoding="utf-8"))
             difference = first_difference(json.loads(json.dumps(config_to_json(self.base))), record["config"])
             seconds = record["seconds_per_step"]
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,9 +1,10 @@
 """Captions that come in one file for a whole folder of images: COCO's JSON, or lines `image,caption` as in Flickr8k."""
 
 import csv
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from unveil_backbones.limits import parse_json
 
 from unveil_pretrain.data.folder import key_of_path
 from unveil_pretrain.errors import DataError
@@ -34,7 +35,7 @@ def read_caption_file(path: Path) -> dict[str, list[str]]:
 
 
 def _coco(path: Path) -> list[tuple[str, str]]:
-    value: Any = json.loads(path.read_text(encoding="utf-8"))
+    value: Any = parse_json(path.read_text(encoding="utf-8"))
     names = {image["id"]: str(image["file_name"]) for image in value["images"]}
     return [(names[entry["image_id"]], str(entry["caption"])) for entry in value["annotations"]]
 

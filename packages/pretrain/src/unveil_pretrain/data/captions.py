@@ -7,11 +7,12 @@ usable text, and `CaptionCounts` says what was done to it. Only a sample that ha
 """
 
 import html
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
 from typing import Final
+
+from unveil_backbones.limits import parse_json
 
 from unveil_pretrain.errors import ConfigError, DataError
 
@@ -137,7 +138,7 @@ def _parse(data: bytes | None) -> tuple[Mapping[str, object], bool, bool]:
         return {}, False, False
     text, replaced = _decode(data)
     try:
-        parsed = json.loads(text)
+        parsed = parse_json(text)
     except (ValueError, RecursionError):  # the latter for thousands of nested brackets
         return {}, True, replaced
     return (parsed if isinstance(parsed, dict) else {}), False, replaced

@@ -68,7 +68,7 @@ def random_crop_box(
 
 def check_crop_scale(scale: tuple[float, float]) -> None:
     """Refuse areas that are no shares in ascending order; ConfigError."""
-    if not 0.0 < scale[0] <= scale[1] <= 1.0:
+    if len(scale) != 2 or not 0.0 < scale[0] <= scale[1] <= 1.0:
         raise ConfigError(
             f"crop_scale is {scale}; give the smallest and the largest area as shares of the image, "
             "for example 0.67 1 (SimMIM), 0.2 1 (MAE) or 0.5 1 (FLIP)"

@@ -18,7 +18,7 @@ __all__ = ["Samples", "first_repeated", "hash_of_files", "sample_id_of", "seeded
 
 def sample_id_of(key: str) -> int:
     """Stable id of a sample: the first 63 bits of the BLAKE2b digest of its key."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1
 
 
 class Samples(Protocol):

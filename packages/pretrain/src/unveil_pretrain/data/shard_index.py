@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from unveil_backbones.limits import parse_json
+
 from unveil_pretrain.errors import DataError
 
 __all__ = ["INDEX_NAME", "ShardIndex", "ShardRecord", "index_from_json", "index_to_json"]
@@ -53,7 +55,7 @@ def index_from_json(text: str, where: str) -> ShardIndex:
         DataError: it is damaged, or of a later format; the message begins with `where`.
     """
     try:
-        value: dict[str, Any] = json.loads(text)
+        value: dict[str, Any] = parse_json(text)
         if value["format_version"] != _FORMAT:
             raise DataError(f"{where}: format {value['format_version']}, this package reads {_FORMAT}; update it")
         return ShardIndex(

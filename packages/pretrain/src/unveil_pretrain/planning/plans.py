@@ -12,11 +12,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final, cast
 
+from unveil_backbones.limits import parse_json
+
 from unveil_pretrain.errors import PlanError
 
 __all__ = ["Cell", "Plan", "read_plan"]
 
 Setting = str | int | float
+_LARGEST: Final = 1e300
 _COMMANDS: Final = ("mim", "flip")
 _OWN_FLAGS: Final = (
     "out",
@@ -137,7 +140,7 @@ def read_plan(file: Path) -> Plan:
         PlanError: the file is missing, no JSON, or no plan.
     """
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PlanError(
             f"{file} cannot be read as a plan ({error}); write one with `pretrain plan --out FILE`"
@@ -148,8 +151,13 @@ def read_plan(file: Path) -> Plan:
     if unknown or record.get("format_version", 1) != 1:
         what = f"the field {unknown[0]!r}" if unknown else f"format {record['format_version']}"
         raise PlanError(f"{file} has {what}, which this version does not know; upgrade unveil-pretrain, or remove it")
+    num_images, notes = record.get("num_images"), record.get("notes", [])
+    if not isinstance(num_images, int | None) or not (
+        isinstance(notes, list) and all(isinstance(note, str) for note in notes)
+    ):
+        raise PlanError(f"{file} has num_images or notes of another kind; give a whole number, and a list of texts")
     cells = tuple(_cell(row, f"{file}, cell {number}") for number, row in enumerate(record["cells"], start=1))
-    return Plan(cells=cells, num_images=record.get("num_images"), notes=tuple(record.get("notes", ())))
+    return Plan(cells=cells, num_images=num_images, notes=tuple(notes))
 
 
 def _cell(row: object, where: str) -> Cell:
@@ -163,7 +171,17 @@ def _cell(row: object, where: str) -> Cell:
         what = f"lacks {missing[0]}" if missing else f"has the unknown field {unknown[0]!r}"
         raise PlanError(f"{where} {what}; the fields are {', '.join(known)}")
     _check_types(values, where)
+    settings = cast(Mapping[str, object], values.get("settings", {}))
+    odd = next((name for name, value in settings.items() if not _is_setting(value)), None)
+    if odd is not None:
+        raise PlanError(f"{where} has the setting {odd} {str(settings[odd])[:40]}; give text or a finite number")
+    if not json.dumps(values, ensure_ascii=False).isprintable():
+        raise PlanError(f"{where} holds text with control characters or halves of letters; write it in plain text")
     return Cell(**values)  # pyright: ignore[reportArgumentType]
+
+
+def _is_setting(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, int | float) and abs(value) < 2**63)
 
 
 def _check_types(values: Mapping[str, object], where: str) -> None:
@@ -180,5 +198,9 @@ def _check_types(values: Mapping[str, object], where: str) -> None:
     }
     for name, value in values.items():
         kinds = tuple(allowed.get(name, (str,)))
-        if not isinstance(value, kinds) or isinstance(value, bool):
+        if (
+            not isinstance(value, kinds)
+            or isinstance(value, bool)
+            or (isinstance(value, int | float) and not abs(value) < _LARGEST)
+        ):
             raise PlanError(f"{where} has {name} {value!r}; give {' or '.join(kind.__name__ for kind in kinds)}")

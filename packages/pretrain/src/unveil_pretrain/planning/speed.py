@@ -4,10 +4,11 @@ A measured run of the same objective and encoder gives its own speed. Others are
 measured runs of the same objective, or of all of them, which is said. No torch here.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from unveil_backbones.limits import parse_json
 
 from unveil_pretrain.cost import peak_of, read_cost
 from unveil_pretrain.errors import PlanError
@@ -51,12 +52,18 @@ def measure(folder: Path) -> Measured:
     cost = read_cost(folder)
     if cost.samples_per_second is None or not cost.flops or cost.device is None:
         raise PlanError(f"{folder} shows no speed: it has {cost.step} steps and {cost.why_no_mfu}; give a longer run")
-    config = json.loads((folder / "run.json").read_text(encoding="utf-8"))["identity"]["config"]
+    config = parse_json((folder / "run.json").read_text(encoding="utf-8"))["identity"]["config"]
+    try:
+        words = [config["objective"]["name"], config["encoder"], config["precision"]]
+    except (KeyError, TypeError) as error:
+        raise PlanError(f"{folder / 'run.json'} names no objective, encoder or precision; restore it") from error
+    if not all(isinstance(word, str) for word in words):
+        raise PlanError(f"{folder / 'run.json'}: objective, encoder and precision are {words}; restore it")
     return Measured(
         run=str(folder),
-        objective=config["objective"]["name"],
-        encoder=config["encoder"],
-        precision=config["precision"],
+        objective=words[0],
+        encoder=words[1],
+        precision=words[2],
         device=cost.device,
         flops_per_second=cost.flops / cost.samples * cost.samples_per_second / cost.num_devices,
     )

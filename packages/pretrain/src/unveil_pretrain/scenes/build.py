@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tqdm import tqdm
+from unveil_backbones.limits import parse_json
 
 from unveil_pretrain.errors import DataError, OutputError
 from unveil_pretrain.scenes.config import ScenesConfig
@@ -112,7 +113,7 @@ def _check_same(config: ScenesConfig) -> None:
     """Return if `config.out` holds exactly what `config` asks for; OutputError otherwise."""
     path = config.out / RECORD_NAME
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
         generator, settings, content_hash = record["generator"], record["config"], record["content_hash"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(

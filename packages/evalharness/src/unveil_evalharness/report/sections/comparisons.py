@@ -1,10 +1,11 @@
 """What `evalharness compare --json` and `evalharness gate --json` found, as sections of the report."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from unveil_backbones.limits import parse_json
 
 from unveil_evalharness.correlate.words import number
 from unveil_evalharness.errors import ResultsError
@@ -33,7 +34,7 @@ def comparison_sections(paths: Sequence[Path]) -> tuple[Section, ...]:
 
 def _section(path: Path, index: int) -> Section:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and "findings" in content:
             return _gate(content, index)
         if isinstance(content, dict) and "metrics" in content:

@@ -1,10 +1,10 @@
 """Where the numbers come from: checkpoints, protocols with their constants, passports, versions and hardware."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unveil_backbones.limits import parse_json
 from unveil_backbones.manifest import Passport
 
 from unveil_evalharness.report.content import Section
@@ -74,7 +74,7 @@ def _read_protocol(lookup: Lookup, protocol: str) -> Mapping[str, Any]:
         path = Path(folder) / "protocols" / f"{protocol}.json"
         if path.is_file():
             try:
-                content = json.loads(path.read_text(encoding="utf-8"))
+                content = parse_json(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 return {"unreadable": f"{path.name} is damaged; `evalharness run` writes it anew"}
             return content.get("protocol", {}) if isinstance(content, dict) else {}

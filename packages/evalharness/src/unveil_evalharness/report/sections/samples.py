@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unveil_evalharness.correlate.words import number
+from unveil_evalharness.frames import read_parquet
 from unveil_evalharness.report.tables import Cell, Table
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def outcome_table(path: Path, name: str, title: str) -> Table | None:
     import polars
 
     try:
-        frame = polars.read_parquet(path)
+        frame = read_parquet(path)
     except (OSError, polars.exceptions.PolarsError):
         return None
     if not frame.width:

@@ -111,7 +111,11 @@ def class_names(data_root: Path, pairs: Sequence[Pair]) -> tuple[str, ...]:
 
 
 def _names_of(file: Path) -> tuple[str, ...]:
-    lines = [line.split("\t") for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not UTF-8 text: {error}; restore it") from error
+    lines = [line.split("\t") for line in text.splitlines() if line.strip()]
     if not lines or "Name" not in lines[0]:
         raise DataError(f"{file} has no header with a column 'Name'; it must be tab separated, one line per class")
     column = lines[0].index("Name")

@@ -7,12 +7,13 @@ written anew (`write_split`): the chosen images only, ids from 1, absent optiona
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from unveil_backbones.limits import parse_json
 
 from unveil_evalharness.errors import DataError
 from unveil_evalharness.opening import inside
@@ -22,6 +23,7 @@ from unveil_evalharness.tasks.dense.subset import keyed_subset
 __all__ = ["Split", "SplitFiles", "data_hash", "read_split", "same_categories", "write_split"]
 
 _HASH_BLOCK = 1 << 20
+_LARGEST = 1 << 53
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +102,7 @@ def _parse(path: Path, image_dir: Path) -> dict[str, list[Any]]:
     if not image_dir.is_dir():
         raise DataError(f"no image folder {image_dir} beside {path}; {wanted}")
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except ValueError as error:
         raise DataError(f"{path} ({path.stat().st_size} bytes) is not JSON: {error}; restore the file") from error
     lists: dict[str, list[Any]] = {}
@@ -121,19 +123,38 @@ def _check_fields(path: Path, kind: str, records: Sequence[Any], fields: tuple[s
             raise DataError(
                 f"{path}: {kind}[{number}] has no {', '.join(absent)}; every entry needs {', '.join(fields)}"
             )
-        if "bbox" in fields and not _is_box(record["bbox"]):
+        wrong = next((field for field in fields if field in _FORMS and not _FORMS[field][0](record[field])), None)
+        if wrong is not None:
             raise DataError(
-                f"{path}: annotations[{number}] has the bbox {record['bbox']!r}; it must be four numbers x, y, width, "
-                "height in pixels"
+                f"{path}: {kind}[{number}] has the {wrong} {repr(record[wrong])[:80]}; it must be {_FORMS[wrong][1]}"
             )
+        odd = next((field for field in ("area", "iscrowd") if not _is_number(record.get(field, 0))), None)
+        if odd is not None:
+            raise DataError(f"{path}: {kind}[{number}] has the {odd} {repr(record[odd])[:80]}; it must be a number")
 
 
 def _is_box(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(isinstance(number, (int, float)) and math.isfinite(number) for number in value)
-    )
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and -_LARGEST < value < _LARGEST
+
+
+def _is_side(value: Any) -> bool:
+    return isinstance(value, int) and 0 < value < _LARGEST
+
+
+_FORMS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "bbox": (_is_box, "four numbers x, y, width, height in pixels"),
+    "height": (_is_side, "a whole number of pixels"),
+    "width": (_is_side, "a whole number of pixels"),
+    "file_name": (lambda value: isinstance(value, str) and value.isprintable(), "the name of a file"),
+    "name": (lambda value: isinstance(value, str) and value.isprintable(), "the name of a category"),
+    "image_id": (lambda value: isinstance(value, int), "a whole number"),
+    "category_id": (lambda value: isinstance(value, int), "a whole number"),
+}
+"""What a field has to be, where anything else would stop a library in the middle of training."""
 
 
 def _unique_ids(path: Path, kind: str, records: Sequence[Mapping[str, Any]]) -> set[Any]:
@@ -216,11 +237,11 @@ def _has_outline(annotation: Mapping[str, Any]) -> bool:
     outline = annotation.get("segmentation")
     if min(annotation["bbox"][2:]) <= 0 or not outline:
         return False
-    return isinstance(outline, dict) or any(_is_polygon(polygon) for polygon in outline)
+    return isinstance(outline, dict) or (isinstance(outline, list) and any(map(_is_polygon, outline)))
 
 
 def _is_polygon(polygon: Any) -> bool:
-    return isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
+    return isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0 and all(map(_is_number, polygon))
 
 
 def _strict(annotation: Mapping[str, Any], number: int) -> dict[str, Any]:

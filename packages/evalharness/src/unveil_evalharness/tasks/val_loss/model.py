@@ -1,12 +1,13 @@
 """`pretrain score` in a process of its own: the harness knows its command line and its files, and no module of it."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from unveil_backbones.limits import parse_json
 
 from unveil_evalharness.errors import HarnessError
 from unveil_evalharness.tasks.val_loss.config import ValLossProtocol
@@ -86,4 +87,4 @@ def score(
     if done.returncode:
         said = " ".join(done.stderr.split("\n")[-1 - _LAST_LINES :]).strip()
         raise ScoreError(f"pretrain score ended with code {done.returncode}: {said or 'it said nothing'}")
-    return Scored(summary=json.loads(summary.read_text(encoding="utf-8")), table=polars.read_parquet(table))
+    return Scored(summary=parse_json(summary.read_text(encoding="utf-8")), table=polars.read_parquet(table))

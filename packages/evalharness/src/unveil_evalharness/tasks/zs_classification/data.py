@@ -5,12 +5,12 @@ What a folder's images show is derived from what the data set itself carries: sy
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from unveil_backbones.limits import parse_json
 
 from unveil_evalharness.errors import DataError
 from unveil_evalharness.tasks.imagenet_ft.data import ImageFolder, balanced, open_image
@@ -190,7 +190,7 @@ def _labelled(root: Path, known: Mapping[str, tuple[str, str]]) -> ImageFolder:
 def _objectnet_names(folder: Path) -> dict[str, str]:
     """ObjectNet's own words, in lower case, for those of its folders that are also among ImageNet's classes."""
     try:
-        labels, of_imagenet = (json.loads((folder / "mappings" / name).read_bytes()) for name in _MAPPINGS)
+        labels, of_imagenet = (parse_json((folder / "mappings" / name).read_bytes()) for name in _MAPPINGS)
         return {name: label.lower() for name, label in labels.items() if label in of_imagenet}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DataError(

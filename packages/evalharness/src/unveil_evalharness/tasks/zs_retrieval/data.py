@@ -8,7 +8,6 @@ its test images are the published ones.
 
 import hashlib
 import io
-import json
 import tarfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from PIL import Image
+from unveil_backbones.limits import parse_json
 
 from unveil_evalharness.errors import DataError, one_line
 from unveil_evalharness.opening import inside, opened_image
@@ -166,7 +166,7 @@ def _from_sample(sample: dict[str, Any], shard: Path) -> CaptionedImage:
     if suffix is None:
         raise DataError(f"{where} has no image; expected one of {', '.join(_IMAGE_SUFFIXES)} beside the json")
     try:
-        record = json.loads(sample["json"])
+        record = parse_json(sample["json"])
         captions = record["captions"]
     except KeyError as error:
         raise DataError(f"{where} has no captions; expected {key}.json with a list 'captions'") from error
@@ -218,9 +218,11 @@ def _karpathy_records(path: Path) -> list[tuple[Path, tuple[str, ...]]]:
 def _coco_records(annotations: Path) -> list[tuple[Path, tuple[str, ...]]]:
     """Every image that has captions, in the file's order, with its captions by annotation id."""
     try:
-        content = json.loads(annotations.read_bytes())
+        content = parse_json(annotations.read_bytes())
         captions: dict[Any, list[tuple[Any, str]]] = {}
         for annotation in content["annotations"]:
+            if not isinstance(annotation["id"], int):
+                raise TypeError(f"an annotation has the id {str(annotation['id'])[:40]!r}")
             captions.setdefault(annotation["image_id"], []).append((annotation["id"], annotation["caption"]))
         names = {image["id"]: image["file_name"] for image in content["images"]}
     except (ValueError, KeyError, TypeError) as error:
@@ -242,11 +244,15 @@ def _coco_records(annotations: Path) -> list[tuple[Path, tuple[str, ...]]]:
 def _from_files(annotations: Path, records: list[tuple[Path, tuple[str, ...]]]) -> Iterator[CaptionedImage]:
     for image, captions in records:
         _size(image, annotations)
-        yield CaptionedImage(key=image.stem, encoded=image.read_bytes(), captions=captions, where=str(image))
+        try:
+            encoded = image.read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read {image}: {error.strerror or error}; restore it") from error
+        yield CaptionedImage(key=image.stem, encoded=encoded, captions=captions, where=str(image))
 
 
 def _size(image: Path, annotations: Path) -> int:
     try:
         return image.stat().st_size
-    except FileNotFoundError as error:
+    except OSError as error:
         raise DataError(f"{annotations} names {image.name}, which is not in {image.parent}") from error

@@ -5,9 +5,10 @@ the 2014 release) and ``cocoid``, by which the same photograph is found in the 2
 Karpathy and Fei-Fei, arXiv 1412.2306.
 """
 
-import json
 from pathlib import Path
 from typing import Any
+
+from unveil_backbones.limits import parse_json
 
 from unveil_evalharness.errors import DataError
 from unveil_evalharness.opening import inside
@@ -29,7 +30,7 @@ def read_test_split(annotations: Path) -> list[tuple[Path, list[Any]]]:
         DataError: the file is not of Karpathy's format or holds no test image.
     """
     try:
-        images = [image for image in json.loads(annotations.read_bytes())["images"] if image["split"] == "test"]
+        images = [image for image in parse_json(annotations.read_bytes())["images"] if image["split"] == "test"]
         records = [
             (
                 _found(_places(annotations.parent, image)),
@@ -57,4 +58,11 @@ def _places(folder: Path, image: dict[str, Any]) -> list[Path]:
 
 
 def _found(places: list[Path]) -> Path:
-    return next((place for place in places if place.is_file()), places[0])
+    return next((place for place in places if _is_file(place)), places[0])
+
+
+def _is_file(place: Path) -> bool:
+    try:
+        return place.is_file()
+    except OSError:  # a name that no file can have
+        return False

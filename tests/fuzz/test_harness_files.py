@@ -1,0 +1,421 @@
+"""What `evalharness` reads: results, tables, baselines, annotations, masks, settings, and its small languages."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import polars
+import pytest
+from fuzzing import Parser, Place, file_parser, fuzz, tree_of
+from good_files import captioned_shard, image_bytes
+from mutations import as_toml, mutated_bytes, mutated_json, mutated_lines, mutated_text, mutated_toml, mutated_tree
+from unveil_evalharness.commands.verify import VerifyOptions
+from unveil_evalharness.commands.verify import main as verify
+from unveil_evalharness.compare.outcomes import mean_outcomes, read_samples
+from unveil_evalharness.correlate.evidence import read_evidence
+from unveil_evalharness.correlate.load import load
+from unveil_evalharness.correlate.table import Roles
+from unveil_evalharness.errors import HarnessError
+from unveil_evalharness.foreign.arguments import parse_details
+from unveil_evalharness.foreign.reference import parse_reference
+from unveil_evalharness.gate.baseline import read_baseline
+from unveil_evalharness.gate.policy import read_policy
+from unveil_evalharness.gate.ratios import read_ratios
+from unveil_evalharness.parsing import parse_options, with_config
+from unveil_evalharness.results import ResultRow, append_rows, latest, read_rows, to_frame
+
+TABLE = "run,loss,toy.score,model\na,1.0,0.5,vit\nb,0.9,0.6,vit\nc,0.8,0.7,swin\nd,0.7,0.75,swin\n"
+POLICY = {
+    "alpha": 0.05, "power": 0.8, "multiple_testing": "holm", "stale_after": 90, "min_runs": 1,
+    "required_tasks": ["toy"], "default": {"absolute": 0.01}, "metrics": {"toy.score": {"relative": 0.05}},
+    "speed": {"step": {"slowdown": 0.1}}, "memory": {"step": {"at_least": 1.0}},
+}  # fmt: skip
+
+
+def result_rows(place: Place) -> Parser:
+    rows = tree_of(place.good / "eval" / "results" / "results.jsonl")[:3]
+    file = place.scratch / "results.jsonl"
+
+    def read():
+        found = latest(read_rows(file))
+        to_frame(found)
+        append_rows(place.scratch / "copy.jsonl", found[:1])
+        (place.scratch / "copy.jsonl").unlink(missing_ok=True)
+
+    return file_parser(file, lambda random: _lines(random, rows), read)
+
+
+def _lines(random, rows):
+    changed = mutated_tree(random, rows)
+    if not isinstance(changed, list):
+        return mutated_json(random, rows)
+    content = b"".join(json.dumps(row).encode() + b"\n" for row in changed)
+    return content if random.randint(0, 3) else mutated_bytes(random, content)
+
+
+def results_through_correlate(place: Place) -> Parser:
+    folder = place.scratch / "results"
+    shutil.copytree(place.good / "eval" / "results", folder)
+    rows = tree_of(folder / "results.jsonl")
+    return file_parser(
+        folder / "results.jsonl", lambda random: _lines(random, rows), lambda: _correlated([folder]), num_slow=2_000
+    )
+
+
+def large_results_through_correlate(place: Place) -> Parser:
+    """The way of large files, which are read at once."""
+    from unveil_evalharness.correlate.cells import read_cells
+
+    file = place.scratch / "results.jsonl"
+    rows = tree_of(place.good / "eval" / "results" / "results.jsonl")
+    return file_parser(file, lambda random: _lines(random, rows), lambda: read_cells([file]), num_slow=5_000)
+
+
+def _correlated(paths):
+    return load(paths, published="", roles=Roles(x="", y=(), group=(), control=(), cluster=""))
+
+
+def manifest_copies(place: Place) -> Parser:
+    folder = place.scratch / "results"
+    shutil.copytree(place.good / "eval" / "results", folder)
+    file = sorted((folder / "manifests").iterdir())[0]
+    tree = tree_of(file)
+    return file_parser(file, lambda random: mutated_json(random, tree), lambda: read_evidence([folder]), num_slow=2_000)
+
+
+def _verified(place: Place, pattern: str) -> Parser:
+    """One file below an output folder, by way of `evalharness verify`."""
+    import contextlib
+
+    folder = place.scratch / "results"
+    shutil.copytree(place.good / "eval" / "results", folder)
+    file = sorted(folder.glob(pattern))[0]
+    whole = file.read_bytes()
+
+    def make(random):
+        return mutated_json(random, json.loads(whole)) if file.suffix == ".json" else mutated_bytes(random, whole)
+
+    def read():
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return verify(parse_options(VerifyOptions, "verify", [str(folder)]))
+
+    return file_parser(file, make, read, num_slow=400)  # 30 ms each: everything is hashed
+
+
+def protocols(place: Place) -> Parser:
+    return _verified(place, "protocols/*.json")
+
+
+def hashes(place: Place) -> Parser:
+    return _verified(place, "hashes/*.json")
+
+
+def samples(place: Place) -> Parser:
+    whole = sorted((place.good / "eval" / "results" / "samples").iterdir())[0].read_bytes()
+    file = place.scratch / "a.parquet"
+
+    def read():
+        table = read_samples(file)
+        assert table is not None
+        return mean_outcomes(table, "toy.score")
+
+    return file_parser(file, lambda random: mutated_bytes(random, whole), read)
+
+
+def table_of_a_user(place: Place) -> Parser:
+    file = place.scratch / "table.csv"
+    roles = Roles(x="loss", y=("toy.score",), group=("model",), control=(), cluster="")
+
+    def make(random):
+        encoded = mutated_lines(random, TABLE).encode("utf-8", "surrogatepass")
+        return encoded if random.randint(0, 3) else mutated_bytes(random, encoded)
+
+    return file_parser(file, make, lambda: load([file], published="", roles=roles))
+
+
+def parquet_of_a_user(place: Place) -> Parser:
+    stream = io.BytesIO()
+    polars.read_csv(io.BytesIO(TABLE.encode())).write_parquet(stream)
+    whole, file = stream.getvalue(), place.scratch / "table.parquet"
+    roles = Roles(x="loss", y=("toy.score",), group=("model",), control=(), cluster="")
+    return file_parser(
+        file, lambda random: mutated_bytes(random, whole), lambda: load([file], published="", roles=roles)
+    )
+
+
+def json_lines_of_a_user(place: Place) -> Parser:
+    file = place.scratch / "table.jsonl"
+    rows = polars.read_csv(io.BytesIO(TABLE.encode())).to_dicts()
+    roles = Roles(x="loss", y=("toy.score",), group=("model",), control=(), cluster="")
+    return file_parser(file, lambda random: _lines(random, rows), lambda: load([file], published="", roles=roles))
+
+
+def summary_of_a_sweep(place: Place) -> Parser:
+    from unveil_evalharness.published.summary import read_summary
+
+    file = place.scratch / "summary.csv"
+    text = (
+        "cell,recipe,objective,encoder,fraction,unique_samples,steps,seed,state,step,epochs,val_loss,"
+        "val_standard_error,passport,checkpoint_sha256\n"
+        f"a,tiny_mae,mae,vit,1.0,16,10,0,done,10,1.0,0.5,0.01,p,{'0' * 64}\n"
+    )
+    return file_parser(
+        file, lambda random: mutated_lines(random, text).encode("utf-8", "surrogatepass"), lambda: read_summary(file)
+    )
+
+
+def policy(place: Place) -> Parser:
+    file = place.scratch / "policy.toml"
+    return file_parser(file, lambda random: mutated_toml(random, POLICY), lambda: read_policy(file))
+
+
+def baseline(place: Place) -> Parser:
+    import tomllib
+
+    root = Path(__file__).parents[1] / "gate" / "baseline.toml"
+    tree = json.loads(json.dumps(tomllib.loads(root.read_text()), default=str))
+    file = place.scratch / "baseline.toml"
+    file.write_text(as_toml(tree))
+    read_baseline(file)
+
+    def read():
+        found = read_baseline(file)
+        return [found.drift(one.metric) for one in found.measured], found.side
+
+    return file_parser(file, lambda random: mutated_toml(random, tree), read, num_slow=5_000)
+
+
+def ratios(place: Place) -> Parser:
+    file = place.scratch / "ratios.json"
+    entry = {"name": "step / timm", "ratio": 1.2, "quartiles": [1.1, 1.3], "kind": "speed"}
+    timing = {"name": "ours", "wall": [1.0, 1.1], "peak_bytes": 3}
+    report = {"headline": "wall", "outcomes": [{"title": "step", "ours": "ours", "timings": [
+        timing, {**timing, "name": "timm"}]}]}  # fmt: skip
+    return file_parser(
+        file, lambda random: mutated_json(random, random.choice(([entry], report))), lambda: read_ratios([file])
+    )
+
+
+def settings_file(place: Place) -> Parser:
+    file = place.scratch / "run.toml"
+    tree = {"ckpt": ["a", "b"], "seeds": [0, 1], "cluster": {"gpus": 2, "mem_gb": 1.5}, "overwrite": True}
+    return file_parser(
+        file, lambda random: mutated_toml(random, tree), lambda: with_config([f"--config={file}", "--limit", "3"])
+    )
+
+
+def annotations(place: Place) -> Parser:
+    from unveil_evalharness.tasks.coco_det.annotations import read_split, write_split
+
+    root = place.scratch / "data"
+    shutil.copytree(place.good / "coco", root)
+    file = root / "coco" / "annotations" / "instances_val2017.json"
+    tree = tree_of(file)
+
+    def read():
+        split = read_split(root, "val")
+        return write_split(split, place.scratch / "out.json", sizes=(None,), with_objects=True, log=lambda line: None)
+
+    return file_parser(file, lambda random: mutated_json(random, tree), read, num_slow=5_000)
+
+
+def caption_annotations(place: Place) -> Parser:
+    from unveil_evalharness.tasks.zs_retrieval.data import captioned_images, data_hash
+
+    root = place.scratch / "data"
+    shutil.copytree(place.good / "coco", root)
+    file = root / "coco" / "annotations" / "captions_val2017.json"
+    tree = tree_of(file)
+    return file_parser(
+        file, lambda random: mutated_json(random, tree),
+        lambda: (list(captioned_images(root, limit=None)), data_hash(root)), num_slow=5_000,
+    )  # fmt: skip
+
+
+def karpathy_splits(place: Place) -> Parser:
+    from unveil_evalharness.tasks.zs_retrieval.data import captioned_images
+
+    root = place.scratch / "data"
+    shutil.copytree((place.good / "karpathy"), root)
+    file = root / "coco" / "dataset_coco.json"
+    tree = tree_of(file)
+    return file_parser(
+        file, lambda random: mutated_json(random, tree), lambda: list(captioned_images(root, limit=None)),
+        num_slow=5_000,
+    )  # fmt: skip
+
+
+def captioned_shards(place: Place) -> Parser:
+    from unveil_evalharness.tasks.zs_retrieval.data import captioned_images, count_images
+
+    file = captioned_shard(place.scratch / "captions" / "val-00000.tar", range(2))
+    whole = file.read_bytes()
+
+    def read():
+        count_images(place.scratch, limit=None)
+        return [image.decode() for image in captioned_images(place.scratch, limit=None)]
+
+    return file_parser(file, lambda random: mutated_bytes(random, whole), read, num_slow=5_000)
+
+
+def labelled_shards(place: Place) -> Parser:
+    from unveil_evalharness.tasks.imagenet_ft.data import open_image, read_folders
+
+    for split in ("train", "val"):
+        file = captioned_shard(place.scratch / "imagenet" / f"{split}-00000.tar", range(4))
+    whole = file.read_bytes()
+
+    def read():
+        return [open_image(source) for source, _ in read_folders(place.scratch)[1].images]
+
+    return file_parser(file, lambda random: mutated_bytes(random, whole), read, num_slow=2_000)
+
+
+def label_maps(place: Place) -> Parser:
+    from unveil_evalharness.tasks.ade20k_seg.layout import count_pixels, read_pairs
+
+    root = place.scratch / "data"
+    shutil.copytree(place.good / "ade20k", root)
+    file = root / "ade20k" / "annotations" / "validation" / "0.png"
+    whole = file.read_bytes()
+    return file_parser(
+        file, lambda random: mutated_bytes(random, whole), lambda: count_pixels(read_pairs(root, "val"), 3),
+        num_slow=5_000,
+    )  # fmt: skip
+
+
+def names_of_label_classes(place: Place) -> Parser:
+    from unveil_evalharness.tasks.ade20k_seg.layout import class_names, read_pairs
+
+    root = place.scratch / "data"
+    shutil.copytree(place.good / "ade20k", root)
+    file, pairs = root / "ade20k" / "objectInfo3.txt", read_pairs(root, "val")
+    text = file.read_text()
+
+    def make(random):
+        encoded = mutated_lines(random, text).encode("utf-8", "surrogatepass")
+        return encoded if random.randint(0, 3) else mutated_bytes(random, encoded)
+
+    return file_parser(file, make, lambda: class_names(root, pairs))
+
+
+def class_names_and_templates(place: Place) -> Parser:
+    from unveil_evalharness.tasks.zs_classification.data import read_set
+
+    root = place.scratch / "data"
+    shutil.copytree(place.good / "labelled", root)
+    files = {"classnames.txt": "blue thing\ngreen thing\nred thing\nwhite thing\n", "templates.txt": "a {c}.\n"}
+
+    def read(given):
+        for name, content in given.items():
+            (root / "imagenet" / name).write_bytes(content)
+        found = read_set(root, "folder")
+        return [template(name) for template in found.templates or () for name in found.images.classes]
+
+    def make(random):
+        return {
+            name: mutated_lines(random, text).encode("utf-8", "surrogatepass")
+            if random.randint(0, 1)
+            else text.encode()
+            for name, text in files.items()
+        }
+
+    return Parser(make=make, read=read, num_slow=5_000)
+
+
+def images(place: Place) -> Parser:
+    from unveil_evalharness.tasks.imagenet_ft.data import open_image
+
+    kinds = {"JPEG": "CMYK", "PNG": "P", "WEBP": "RGB", "GIF": "animated", "BMP": "RGB"}
+    whole = [image_bytes(1, kind=kind, mode=mode, side=12) for kind, mode in kinds.items()]
+    file = place.scratch / "a.jpg"
+    return file_parser(file, lambda random: mutated_bytes(random, random.choice(whole)), lambda: open_image(file))
+
+
+def image_lists(place: Place) -> Parser:
+    from unveil_evalharness.tasks.val_loss.data import count_images, data_hash
+
+    (place.scratch / "a.jpg").write_bytes(image_bytes(1, side=8))
+    file = place.scratch / "val_loss.txt"
+    return file_parser(
+        file,
+        lambda random: mutated_lines(random, "# images\na.jpg\na.jpg\n").encode("utf-8", "surrogatepass"),
+        lambda: (count_images(place.scratch), data_hash(place.scratch)),
+    )
+
+
+def model_arguments(place: Place) -> Parser:
+    good = "num_heads=6,image_size=192x192,mean=0.5/0.5/0.5,pooling=avg,arch=vit"
+    return Parser(make=lambda random: mutated_text(random, good), read=parse_details)
+
+
+def references(place: Place) -> Parser:
+    good = ("timm:vit_tiny@random", "open_clip:ViT-B-32/openai", "timm:vit_tiny=weights.pth", "runs/a")
+    return Parser(make=lambda random: mutated_text(random, random.choice(good)), read=parse_reference)
+
+
+def names_of_tasks(place: Place) -> Parser:
+    from unveil_evalharness.tasks import load_task
+
+    good = ("knn", "toy_task:ToyTask", "unveil_evalharness.tasks.knn.task:KnnTask")
+    return Parser(make=lambda random: mutated_text(random, random.choice(good)), read=load_task, num_slow=5_000)
+
+
+def rows_in_a_report(place: Place) -> Parser:
+    """Strings of any kind in result rows, as they come out in the pages that people open."""
+    from unveil_evalharness.report.command import ReportOptions
+    from unveil_evalharness.report.command import main as report
+
+    folder = place.scratch / "results"
+    shutil.copytree(place.good / "eval" / "results", folder)
+    rows = read_rows(folder / "results.jsonl")
+
+    def make(random):
+        from mutations import NASTY_TEXTS
+
+        row = random.choice(rows)
+        name = random.choice(("label", "task", "suite", "unit", "hardware", "error", "time", "metric", "gallery"))
+        return {**vars_of(row), name: random.choice(NASTY_TEXTS)}
+
+    def read(fields):
+        import contextlib
+
+        (folder / "results.jsonl").unlink()
+        append_rows(folder / "results.jsonl", [*rows[:3], ResultRow(**fields)])
+        options = parse_options(ReportOptions, "report", [str(folder), "--output", str(place.scratch / "out")])
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return report(options)
+
+    return Parser(make=make, read=read, allowed=(HarnessError,), num_slow=200)  # half a second each: figures
+
+
+def vars_of(row):
+    import dataclasses
+
+    return dataclasses.asdict(row)
+
+
+PARSERS = {
+    function.__name__: function
+    for function in (
+        result_rows, results_through_correlate, large_results_through_correlate, manifest_copies, protocols, hashes,
+        samples, table_of_a_user, parquet_of_a_user, json_lines_of_a_user, summary_of_a_sweep, policy, baseline,
+        ratios, settings_file, annotations, caption_annotations, karpathy_splits, captioned_shards, labelled_shards,
+        label_maps, names_of_label_classes, class_names_and_templates, images, image_lists, model_arguments,
+        references, names_of_tasks, rows_in_a_report,
+    )
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_a_few_hundred_inputs(name, place):
+    parser = PARSERS[name](place)
+    fuzz(parser, parser.num_fast)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PARSERS)
+def test_ten_thousand_inputs(name, place):
+    parser = PARSERS[name](place)
+    fuzz(parser, parser.num_slow)
