@@ -43,10 +43,7 @@ def shards(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pretrain_server(tmp_path_factory):
-    server = ForkServer(
-        tmp_path_factory.mktemp("pretrain_server"), "unveil_pretrain.cli", "unveil_pretrain.commands.mim",
-        "unveil_pretrain.commands.flip", "polars",
-    )  # fmt: skip
+    server = ForkServer(tmp_path_factory.mktemp("pretrain_server"), "pretrain_preload")
     yield server
     server.close()
 
@@ -66,7 +63,19 @@ MIM = (
     "--decoder-heads",
     "2",
 )
-FLIP = ("flip", "tiny_flip", *SMALL, "--gap-images", "8")
+FLIP = (
+    "flip",
+    "tiny_flip",
+    *SMALL,
+    "--gap-images",
+    "8",
+    "--negative-pool",
+    "4",
+    "--embed-dim",
+    "16",
+    "--text-length",
+    "8",
+)
 
 
 @pytest.fixture(scope="session")
@@ -130,7 +139,8 @@ def harness_server(tmp_path_factory):
     server = ForkServer(
         tmp_path_factory.mktemp("harness_server"), "unveil_evalharness.cli", "unveil_evalharness.commands.run",
         "unveil_evalharness.tasks.knn.task", "unveil_evalharness.tasks.zs_retrieval.task", "polars",
-        "unveil_evalharness.engine.interim", "unveil_evalharness.report.command",
+        "unveil_evalharness.engine.interim", "unveil_evalharness.report.command", "unveil_backbones.checkpoint",
+        "unveil_backbones.pair",
     )  # fmt: skip
     yield server
     server.close()
@@ -140,7 +150,11 @@ def harness_server(tmp_path_factory):
 def training_server(tmp_path_factory):
     """As `harness_server`, with the engine: importing it takes longer than all of the rest."""
     server = ForkServer(
-        tmp_path_factory.mktemp("training_server"), "unveil_evalharness.commands.run", "mm_preload", "polars"
+        tmp_path_factory.mktemp("training_server"),
+        "unveil_evalharness.commands.run",
+        "unveil_backbones.checkpoint",
+        "mm_preload",
+        "polars",
     )
     yield server
     server.close()
@@ -156,3 +170,12 @@ def harness_words(subjects, eval_data):
                 "--device", "cpu", "--no-progress", *more]  # fmt: skip
 
     return words
+
+
+@pytest.fixture(scope="session")
+def results(harness_server, harness_words, tmp_path_factory):
+    """The output folder of a finished run of one task. Shared: do not write into it."""
+    out = tmp_path_factory.mktemp("results") / "out"
+    ended = harness_server.run("fault_children:evalharness", harness_words("knn", out), {})
+    assert ended.code == 0, ended.err
+    return out

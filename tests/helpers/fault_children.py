@@ -1,10 +1,16 @@
 """What the children of a fork server do in the tests of faults: a command line, under a fault."""
 
+import datetime
+import itertools
+import resource
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import kill_points
+
+YEAR = 365.0 * 24 * 3600
 
 __all__ = ["evalharness", "pretrain"]
 
@@ -34,8 +40,17 @@ def arrange(fault: dict[str, object]) -> None:
             kill_points.at_operation(folder, number)
         case {"refuse": int(number), "code": int(code), "below": str(folder)}:
             kill_points.refuse_everything_behind(folder, number, code)
+        case {"both": [dict(one), dict(another)]}:
+            arrange(one)
+            arrange(another)
         case {"slow": str(what), "mark": str(mark)}:
             slow_down(what, Path(mark))
+        case {"nan": str(where), "sample": int(sample)}:
+            not_a_number(where, sample)
+        case {"no_memory": str(program)}:
+            no_memory(program)
+        case {"clock": "jumps"}:
+            jumping_clock()
         case _ if fault:
             raise ValueError(f"unknown fault {fault}")
 
@@ -56,3 +71,78 @@ def slow_down(what: str, mark: Path) -> None:
         return real(*given, **named)
 
     setattr(module, name, slowly)
+
+
+def jumping_clock() -> None:
+    """Have the clock on the wall jump by a year at every look, forth and back; that of durations goes on."""
+    real, strftime, jumps = time.time, time.strftime, itertools.cycle((0.0, YEAR, -YEAR, 2 * YEAR))
+
+    def look() -> float:
+        return real() + next(jumps)
+
+    def written(form: str, moment: time.struct_time | None = None) -> str:
+        return strftime(form, time.localtime(look()) if moment is None else moment)
+
+    class Jumping(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "Jumping":
+            return cls.fromtimestamp(look(), tz)
+
+    time.time, time.strftime = look, written
+    datetime.datetime = Jumping
+    for name in ("unveil_evalharness.record", "unveil_evalharness.output"):
+        if name in sys.modules:
+            vars(sys.modules[name])["datetime"] = Jumping
+
+
+def not_a_number(where: str, sample: int) -> None:
+    """Spoil step 2 of a run: what the sample gives in training, or the state that the step begins with."""
+    import torch
+    from unveil_pretrain import loop
+    from unveil_pretrain.objectives.mae import MAE
+
+    forward, update = MAE.forward, loop.train_step
+
+    def spoilt(self, inputs, *, seed):
+        hit = (inputs.sample_ids == sample) & self.training
+        if where == "pixels":
+            images = torch.where(hit[:, None, None, None], torch.nan, inputs.images)
+            return forward(self, replace(inputs, images=images), seed=seed)
+        output = forward(self, inputs, seed=seed)
+        if where == "loss":
+            return replace(output, per_sample=torch.where(hit, torch.nan, output.per_sample))
+        if where == "gradient" and bool(hit.any()):  # the root of zero is zero, and rises without bound
+            return replace(output, per_sample=output.per_sample + (0.0 * output.per_sample).sqrt())
+        return output
+
+    def spoiling(run, position, batch):
+        first = next(run.objective.parameters())
+        if position.step == 2 and where == "weights":
+            first.data.fill_(torch.nan)
+        if position.step == 2 and where == "optimiser":
+            run.optimizer.state[first]["exp_avg"].fill_(torch.nan)
+        return update(run, position, batch)
+
+    MAE.forward, loop.train_step = spoilt, spoiling
+
+
+def no_memory(program: str) -> None:
+    """Have a training step of MAE, or the encoder of nearest neighbours, ask for more than this process may have."""
+    import torch
+
+    if program == "pretrain":
+        from unveil_pretrain.objectives.mae import MAE
+
+        kind, name = MAE, "forward"
+    else:
+        from unveil_evalharness.tasks.classification.features import FrozenEncoder
+
+        kind, name = FrozenEncoder, "pooled"
+    resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36))
+    real = getattr(kind, name)
+
+    def greedy(self, *given, **named):
+        torch.empty(2**38, dtype=torch.uint8)
+        return real(self, *given, **named)
+
+    setattr(kind, name, greedy)
