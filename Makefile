@@ -20,7 +20,7 @@ PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.t
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench docs release gate test test-all test-install lint types contracts format clean
+.PHONY: help install demo bench docs release gate test test-all test-install test-slurm lint types contracts format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -69,6 +69,9 @@ test-all: install ## every test, slow ones included
 
 test-install: install ## each package installed alone in a fresh environment (slow: unpacks torch)
 	$(PYTEST) tests/workspace/test_install.py -m slow
+
+test-slurm: install ## tests on a real SLURM of one node: installed (by root, on Debian), started and stopped by this
+	OMP_NUM_THREADS=1 tools/slurm_on_loopback.sh run $(PY) -m pytest tests/slurm
 
 lint: install ## ruff: rules and formatting
 	$(VENV)/bin/ruff check .

@@ -6,6 +6,8 @@
 #   tools/slurm_on_loopback.sh status    what runs, and how to talk to it; exit code 1 where it does not answer
 #   tools/slurm_on_loopback.sh stop      ends jobs and daemons; the folder stays, with its logs
 #   tools/slurm_on_loopback.sh env       the line that lets a shell talk to it: eval "$(tools/slurm_on_loopback.sh env)"
+#   tools/slurm_on_loopback.sh run COMMAND...   install, start, run the command with it, stop what this call started;
+#                                        where it cannot be had it says why, runs nothing and ends with 0
 #
 # Everything it writes is under SLURM_LOOPBACK_DIR (default: ${TMPDIR:-/tmp}/unveil-slurm-<user>): configuration, a munge
 # key of its own, state and logs. SLURM_LOOPBACK_PORT (16817) and the port after it are the daemons'. Each command may be
@@ -186,8 +188,26 @@ status() {
     echo "to talk to it: export SLURM_CONF=$SLURM_CONF"
 }
 
+run() { # COMMAND...
+    local code=0 was_there=yes
+    running slurmctld || was_there=no
+    (install && start) || code=$?
+    if [[ "$code" == 3 ]]; then
+        echo "SKIPPED, there is no SLURM here (the line above says why): $*"
+        return 0
+    fi
+    [[ "$code" == 0 ]] || return "$code"
+    "$@" || code=$?
+    [[ "$was_there" == yes ]] || stop
+    return "$code"
+}
+
 case "${1:-}" in
     install | start | stop | status) "$1" ;;
+    run)
+        shift
+        run "$@"
+        ;;
     env) echo "export SLURM_CONF=$SLURM_CONF" ;;
     *)
         sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0"

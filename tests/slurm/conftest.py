@@ -1,6 +1,7 @@
 """A SLURM of one node, small data, and what to ask of both."""
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -99,11 +100,13 @@ def whole_session():
 
 @pytest.fixture
 def slurm(whole_session):
-    """The cluster with an empty queue, before and after."""
-    yield whole_session
-    subprocess.run(["scancel", f"--user={os.getuid()}"], capture_output=True, check=False)
-    with contextlib.suppress(AssertionError):
-        whole_session.until(lambda: not whole_session.queue(), "cancelled jobs to leave", 60)
+    """The cluster for one test at a time, with an empty queue before and after."""
+    with Path(whole_session.conf).with_name("tests.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several workers of pytest share it
+        yield whole_session
+        subprocess.run(["scancel", f"--user={os.getuid()}"], capture_output=True, check=False)
+        with contextlib.suppress(AssertionError):
+            whole_session.until(lambda: not whole_session.queue(), "cancelled jobs to leave", 60)
 
 
 @pytest.fixture(scope="session")
