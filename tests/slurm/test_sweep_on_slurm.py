@@ -56,13 +56,13 @@ def same(folder, serial, *cells):
     return True
 
 
-def command_under_way(slurm, folder, cell, *, restart=0, steps=2):
+def command_under_way(slurm, folder, cell, *, steps=2):
     """The process of a cell that has done a few steps, stopped there: the clock runs on, the cell does not."""
 
     def look():
         rows = [row for row in slurm.rows(attempts_file(folder.path, cell.name)) if row["event"] == "started"]
         done = slurm.rows(folder.run_path(cell) / "metrics.jsonl")
-        return rows[-1] if rows and rows[-1]["restart"] == restart and len(done) >= steps else None
+        return rows[-1] if rows and len(done) >= steps else None
 
     number = slurm.until(look, f"step {steps} of {cell.name}")["command"]
     os.kill(number, signal.SIGSTOP)
@@ -121,16 +121,20 @@ def test_a_cell_longer_than_its_time_limit(slurm, shards, serial, tmp_path):
     folder = SweepFolder(tmp_path / "sweep")
     (job,) = submit(slurm, folder, shards, CELLS[:1], "--timeout-min", 1)
     number = command_under_way(slurm, folder, CELLS[0])
+    # A busy machine may have needed more than one start for two steps.
+    notices, requeues = "Caught signal SIGUSR2", f"Requeued job {job}"
+    before = log_of(folder, job).count(notices)
     try:
-        slurm.until(lambda: "Caught signal SIGUSR2" in log_of(folder, job), "the notice")
+        slurm.until(lambda: log_of(folder, job).count(notices) > before, "the notice")
     finally:
         go_on(number)
-    slurm.until(lambda: f"Requeued job {job}" in log_of(folder, job), "the requeue")
+    slurm.until(lambda: log_of(folder, job).count(requeues) > before, "the requeue")
     slurm.wait_until_empty()
     assert same(folder, serial, CELLS[0])
-    first, *rest = [entry for entry in attempts(slurm, folder, CELLS[0]) if entry[0] == "ended"]
-    assert first in [("ended", 0, 143), ("ended", 0, -signal.SIGKILL)]  # the latter where saving took too long
-    assert rest == [("ended", 1, 0)]
+    *stopped, last = [entry for entry in attempts(slurm, folder, CELLS[0]) if entry[0] == "ended"]
+    assert len(stopped) >= before + 1
+    assert all(code in (143, -signal.SIGKILL) for _, _, code in stopped)  # the latter where saving took too long
+    assert last == ("ended", len(stopped), 0)
     assert "this job is timed-out" in log_of(folder, job)
 
 

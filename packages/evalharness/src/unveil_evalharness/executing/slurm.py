@@ -113,7 +113,7 @@ def sbatch_options(options: RunOptions, *, after: str = "") -> dict[str, Any]:
         "cpus_per_task": cluster.cpus,
         "slurm_array_parallelism": max(options.devices, 1),
         "slurm_signal_delay_s": cluster.effective_notice_s,
-        # Since SLURM 22.05 srun does not take it from sbatch, and the task would have one core.
+        # Since SLURM 22.05 srun does not take it from sbatch, and would bind the task to one core.
         "slurm_srun_args": [f"--cpus-per-task={cluster.cpus}"],
         "slurm_additional_parameters": {
             "requeue": True,

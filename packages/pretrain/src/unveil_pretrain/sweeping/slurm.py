@@ -123,7 +123,7 @@ def sbatch_options(folder: Path, resources: Resources, *, at_once: int, after: s
         "cpus_per_task": resources.slurm_cpus,
         "slurm_array_parallelism": at_once,
         "slurm_signal_delay_s": resources.slurm_notice_s,
-        # Since SLURM 22.05 srun does not take it from sbatch, and the cell would have one core.
+        # Since SLURM 22.05 srun does not take it from sbatch, and would bind the cell to one core.
         "slurm_srun_args": [f"--cpus-per-task={resources.slurm_cpus}"],
         "slurm_additional_parameters": {
             "requeue": True,
