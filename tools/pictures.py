@@ -93,7 +93,9 @@ def reconstructions(given: argparse.Namespace) -> Path:
     columns += [_reconstructed(_restored(run, step), pictures) for step in _STEPS]
     rows = [[column[number] for column in columns] for number in range(_NUM_IMAGES)]
     path = _FIGURES / "reconstructions.png"
-    sheet(rows, ["image", "what MAE sees", *(f"{step} steps" for step in _STEPS)]).save(path, optimize=True)
+    sheet(rows, ["image", "what MAE sees", *(f"{step} steps" for step in _STEPS)]).quantize(128).save(
+        path, optimize=True
+    )
     return path
 
 
@@ -154,7 +156,7 @@ def features(given: argparse.Namespace) -> Path:
     columns += [_components(_restored(run, step).encoder, pictures) for step in _STEPS]
     rows = [[column[number] for column in columns] for number in range(_NUM_IMAGES)]
     path = _FIGURES / "features.png"
-    sheet(rows, ["image", *(f"{step} steps" for step in _STEPS)]).save(path, optimize=True)
+    sheet(rows, ["image", *(f"{step} steps" for step in _STEPS)]).quantize(128).save(path, optimize=True)
     return path
 
 
