@@ -3,11 +3,11 @@
 #   PYTHON=python3.12   the interpreter that makes the virtual environment (3.11 or newer)
 #   VENV=.venv          where that environment lives
 #   TORCH_INDEX=<url>   an extra package index for PyTorch, for example of its CPU wheels
-#   DATA=<dir>          real images for `make demo`, instead of the embedded digit scenes
+#   DATA=<dir>          real images for `make demo` and `make study`, instead of the embedded digit scenes
 #   MAE=<dir> SWIN=<dir>  clones of the reference implementations for `make bench`; without them they are absent
 #   IMAGES=<dir>        JPEG photographs for `make bench`; drawn ones without it
 #   PACKAGE=<name>      the package that `make release` releases; TAG=yes tags it
-#   OUT=<dir>           where `make demo` writes (default: runs/demo, or runs/demo-<name of DATA>)
+#   OUT=<dir>           where `make demo` and `make study` write (default: runs/demo, runs/demo-<name of DATA>, runs/study-...)
 #
 # pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, a pip.conf) apply as usual.
 
@@ -57,6 +57,12 @@ docs: install ## the documents as a site in site/; a broken link, anchor or refe
 
 release: install ## check and build PACKAGE=masking into dist/; TAG=yes also tags it (nothing is uploaded)
 	$(PY) tools/release.py $(PACKAGE) $(if $(TAG),--tag)
+
+study: install ## the papers' claims at the size of two CPU cores: both grids, four tasks, verdicts; two hours, resumable
+	$(PY) -m study $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
+
+study-gpu: install ## the same, larger, on a GPU: stops by itself after nine minutes, and goes on when called again
+	$(PY) -m study --profile gpu --minutes 8.5 $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
 gate: install ## a tiny checkpoint against the baseline in tests/gate: did this change move a number?
 	OMP_NUM_THREADS=1 $(PY) tools/self_gate.py
