@@ -59,7 +59,7 @@ release: install ## check and build PACKAGE=masking into dist/; TAG=yes also tag
 	$(PY) tools/release.py $(PACKAGE) $(if $(TAG),--tag)
 
 study: install ## the papers' claims at the size of two CPU cores: both grids, four tasks, verdicts; two hours, resumable
-	$(PY) -m study $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
+	OMP_NUM_THREADS=1 $(PY) -m study $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
 study-gpu: install ## the same, larger, on a GPU: stops by itself after nine minutes, and goes on when called again
 	$(PY) -m study --profile gpu --minutes 8.5 $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
