@@ -100,6 +100,20 @@ def test_pretrain_is_refused_at_sixteen_operations(pretrain):
 
 
 @pytest.mark.slow
+def test_checkpoints_in_parts_are_refused_files(pretrain_server, pretrain_words, tmp_path):
+    """Written in the background, as well; the last checkpoint of a run is whole in any case."""
+
+    def start(out, fault):
+        parts = ("--checkpoint-format", "sharded", "--async-checkpoints", "--loggers")
+        return pretrain_server.run("fault_children:pretrain", pretrain_words("mim", out, *parts), fault)
+
+    refusals = Refusals("pretrain", start, lambda _: [], differences, tmp_path)
+    inside = [number for number, name in enumerate(refusals.names) if "step_00000003" in name]
+    shares = [(inside[int(share * len(inside))] + 0.5) / len(refusals.names) for share in draws(3, 4)]
+    assert [what for share in shares for what in refusals.refused(share)] == []
+
+
+@pytest.mark.slow
 def test_evalharness_is_refused_at_twelve_operations(features):
     assert [what for share in draws(1, 12) for what in features.refused(share)] == []
 

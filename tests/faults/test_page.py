@@ -9,7 +9,7 @@ def rows(root):
     return [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")][1:]
 
 
-def tests_in(file):
+def names_in(file):
     tree = ast.parse(file.read_text(encoding="utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
@@ -19,7 +19,7 @@ def missing(root, cell):
     named = re.findall(r"`([\w./]+\.py)::(\w+)`", cell)
     assert named, cell
     files = {file: root / file if "/" in file else root / "tests" / "faults" / file for file, _ in named}
-    return [f"{file}::{name}" for file, name in named if name not in tests_in(files[file])]
+    return [f"{file}::{name}" for file, name in named if name not in names_in(files[file])]
 
 
 def test_every_row_names_tests_that_are_there(root):
