@@ -12,8 +12,12 @@ from unveil_backbones.redaction import redact
 
 __all__ = ["SafeStream", "guard_output", "visible"]
 
-# C0 and C1 controls, and the marks that turn the direction of text around, so that it reads otherwise than it is.
-_CONTROLS: Final = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+# C0 and C1 controls, the marks that turn the direction of text around, so that it reads otherwise than it is, and what
+# is no character: halves of surrogate pairs, which no file can hold.
+_CONTROLS: Final = (
+    "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+    "\ufffe\uffff\ud800-\udfff"
+)
 _ALL: Final = re.compile(f"[{_CONTROLS}\t\n\r]")
 # Programs of ours colour their help and move a progress bar: these two kinds stay.
 _STREAM: Final = re.compile(rf"\x1b\[(?:[0-9;]{{0,20}}m|[0-9]{{0,3}}[AK])|[{_CONTROLS}]")

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from unveil_backbones.terminal import visible
+
 from unveil_evalharness.repeats import spreads
 from unveil_evalharness.results import ResultRow, row_key
 
@@ -159,7 +161,7 @@ def _number(value: float | None) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("|", "\\|")
+    return visible(text).replace("|", "\\|")
 
 
 def _without_repeats(line: list[str], above: list[str], columns: int) -> list[str]:

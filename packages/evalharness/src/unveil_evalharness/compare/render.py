@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from unveil_backbones.terminal import visible
+
 from unveil_evalharness.compare.difference import Contrast
 from unveil_evalharness.compare.verdict import Verdict
 
@@ -80,6 +82,7 @@ def p_text(value: float) -> str:
 
 def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Aligned columns with a rule under the first row."""
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return [lines[0], "  ".join("─" * width for width in widths), *lines[1:]]

@@ -5,6 +5,7 @@ import json
 import math
 
 from unveil_evalharness.gate.decide import Finding, GateReport
+from unveil_evalharness.report.markdown import escape_markdown
 
 __all__ = ["as_json", "as_markdown", "as_text"]
 
@@ -28,22 +29,31 @@ def as_text(report: GateReport) -> str:
 
 def as_markdown(report: GateReport) -> str:
     """The answer as a heading, a table, then power and warnings."""
-    lines = [f"### {_ANSWERS[report.status]}", "", f"Candidate `{report.candidate}` against `{report.baseline}`.", ""]
+    lines = [
+        f"### {_ANSWERS[report.status]}",
+        "",
+        f"Candidate {escape_markdown(report.candidate)} against {escape_markdown(report.baseline)}.",
+        "",
+    ]
     lines += ["| | metric | baseline | candidate | gain | interval | margin | power | n | runs |"]
     lines += ["|---|---|--:|--:|--:|---|--:|--:|--:|---|"]
     lines += [_markdown_row(one) for one in report.findings]
-    details = [f"- **{one.name}**: {_escaped(one.words)}" for one in report.findings if one.status != "ok"]
+    details = [
+        f"- **{escape_markdown(one.name)}**: {escape_markdown(one.words)}"
+        for one in report.findings
+        if one.status != "ok"
+    ]
     if details:
         lines += ["", *details]
     lines += ["", *_power(report)]
-    lines += ["", *(f"> {_escaped(warning)}" for warning in report.warnings)]
+    lines += ["", *(f"> {escape_markdown(warning)}" for warning in report.warnings)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _markdown_row(one: Finding) -> str:
     sign = _SIGNS[one.status] if one.status == "ok" else f"**{_SIGNS[one.status]}**"
     if one.contrast is None or one.verdict is None:
-        cells = ["–"] * 8 if one.status == "not_comparable" else [_escaped(one.words), *["–"] * 7]
+        cells = ["–"] * 8 if one.status == "not_comparable" else [escape_markdown(one.words), *["–"] * 7]
     else:
         contrast, verdict = one.contrast, one.verdict
         cells = [
@@ -56,11 +66,7 @@ def _markdown_row(one: Finding) -> str:
             str(contrast.n),
             f"{contrast.runs[0]} + {contrast.runs[1]}",
         ]
-    return "| " + " | ".join([sign, _escaped(one.name), *cells]) + " |"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return "| " + " | ".join([sign, escape_markdown(one.name), *cells]) + " |"
 
 
 def _power(report: GateReport) -> list[str]:

@@ -5,14 +5,17 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unveil_evalharness.report.content import Content, Section
 from unveil_evalharness.report.plot import Figure
 from unveil_evalharness.report.tables import Cell, Table
 from unveil_evalharness.results import ResultRow, to_frame
 
-__all__ = ["rows_csv", "table_csv", "to_json"]
+if TYPE_CHECKING:
+    import polars
+
+__all__ = ["frame_csv", "guarded", "rows_csv", "table_csv", "to_json"]
 
 SCHEMA_VERSION = 1
 
@@ -40,23 +43,38 @@ def table_csv(table: Table) -> str:
     """The table with exact numbers where it has them, else words."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(table.header)
+    writer.writerow([guarded(title) for title in table.header])
     writer.writerows([[_exact(cell) for cell in row] for row in table.rows])
     return buffer.getvalue()
 
 
 def rows_csv(rows: Iterable[ResultRow]) -> str:
     """One line per measurement with every field of `ResultRow`."""
-    return to_frame(rows).write_csv()
+    return frame_csv(to_frame(rows))
+
+
+def frame_csv(frame: "polars.DataFrame") -> str:
+    """The frame as CSV with every word guarded."""
+    import polars
+
+    words = [name for name, kind in frame.schema.items() if kind == polars.String]
+    safe = frame.with_columns(
+        polars.Series(name, [_maybe(value) for value in frame[name]], polars.String) for name in words
+    )
+    return safe.write_csv()
+
+
+def _maybe(text: str | None) -> str | None:
+    return None if text is None else guarded(text)
 
 
 def _exact(cell: Cell) -> str | float:
-    return _guarded(cell.text) if cell.value is None or not math.isfinite(cell.value) else cell.value
+    return guarded(cell.text) if cell.value is None or not math.isfinite(cell.value) else cell.value
 
 
-def _guarded(text: str) -> str:
+def guarded(text: str) -> str:
     """Spreadsheets take a leading ``=``, ``+``, ``-`` or ``@`` for a formula; an apostrophe makes it a word."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@", "\0") and text.strip() else text
 
 
 def _section(section: Section) -> dict[str, Any]:

@@ -3,16 +3,18 @@
 import re
 from collections.abc import Sequence
 
+from unveil_backbones.terminal import visible
+
 from unveil_evalharness.report.content import Answer, Content, Section
 from unveil_evalharness.report.html_table import MAX_ROWS
 from unveil_evalharness.report.tables import Table, table_file
 
-__all__ = ["answer_lines", "table_lines", "to_markdown"]
+__all__ = ["answer_lines", "escape_markdown", "table_lines", "to_markdown"]
 
 
 def to_markdown(content: Content, *, figures: bool = True) -> str:
     """The report; figures are links into ``figures/`` beside it, pictures of predictions are left to the page."""
-    lines = [f"# {_escape(content.title)}", "", *answer_lines(content.answers), "", "## Results", ""]
+    lines = [f"# {escape_markdown(content.title)}", "", *answer_lines(content.answers), "", "## Results", ""]
     lines += _table(content.overview)
     for section in content.sections:
         lines += _section(section, figures=figures)
@@ -20,19 +22,19 @@ def to_markdown(content: Content, *, figures: bool = True) -> str:
 
 
 def _section(section: Section, *, figures: bool) -> list[str]:
-    lines = [f"## {_escape(section.title)}", ""]
+    lines = [f"## {escape_markdown(section.title)}", ""]
     for paragraph in section.paragraphs:
-        lines += [_escape(paragraph), ""]
+        lines += [escape_markdown(paragraph), ""]
     if section.answers:
         lines += [*answer_lines(section.answers), ""]
     for figure in section.figures if figures else ():
-        lines += [f"![{_escape(figure.title)}](figures/{figure.name}.svg)", ""]
+        lines += [f"![{escape_markdown(figure.title)}](figures/{figure.name}.svg)", ""]
     for gallery in section.galleries:
-        lines += [f"- {_escape(gallery.title)}: {len(gallery.shots)} pictures, in report.html"]
+        lines += [f"- {escape_markdown(gallery.title)}: {len(gallery.shots)} pictures, in report.html"]
     lines += [""] if section.galleries else []
     tables = (*section.tables, *section.folded)
     for table in tables:
-        heading = [f"### {_escape(table.title)}", ""] if len(tables) > 1 or table.title != section.title else []
+        heading = [f"### {escape_markdown(table.title)}", ""] if len(tables) > 1 or table.title != section.title else []
         lines += [*heading, *_table(table)]
     return lines
 
@@ -42,16 +44,16 @@ def answer_lines(answers: Sequence[Answer], *, escaped: bool = True) -> list[str
     lines = []
     for answer in answers:
         texts = (f"{answer.task}: {answer.text}", *answer.cautions)
-        first, *others = (_escape(text) if escaped else " ".join(text.split()) for text in texts)
-        mark = f"**{_escape(answer.verdict)}** " if escaped else f"[{answer.verdict}] "
+        first, *others = (escape_markdown(text) if escaped else " ".join(text.split()) for text in texts)
+        mark = f"**{escape_markdown(answer.verdict)}** " if escaped else f"[{answer.verdict}] "
         lines += [f"- {mark if answer.verdict else ''}{first}", *(f"  - {caution}" for caution in others)]
     return lines
 
 
 def table_lines(table: Table, *, max_rows: int = MAX_ROWS) -> list[str]:
     """The first rows of the table in Markdown, padded so that it also reads well as plain text."""
-    texts = [[_escape(text) for text in table.header]]
-    texts += [[_escape(cell.shown) for cell in row] for row in table.rows[:max_rows]]
+    texts = [[escape_markdown(text) for text in table.header]]
+    texts += [[escape_markdown(cell.shown) for cell in row] for row in table.rows[:max_rows]]
     widths = [max(len(row[column]) for row in texts) for column in range(len(table.header))]
 
     def line(row: Sequence[str]) -> str:
@@ -69,13 +71,13 @@ def table_lines(table: Table, *, max_rows: int = MAX_ROWS) -> list[str]:
 
 
 def _table(table: Table) -> list[str]:
-    notes = [line for note in table.notes for line in (_escape(note), "")]
+    notes = [line for note in table.notes for line in (escape_markdown(note), "")]
     if len(table.rows) > MAX_ROWS:
         notes += [f"The first {MAX_ROWS:,} of {len(table.rows):,} rows; all of them are in {table_file(table)}.", ""]
     return [*table_lines(table), "", *notes]
 
 
-def _escape(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text from results must not become markup: HTML, links, emphasis, code or a table's edge."""
     flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\`*\[\]|])", r"\\\1", flat)
+    return re.sub(r"([\\`*\[\]|]|^[#>+=~-])", r"\\\1", visible(flat))

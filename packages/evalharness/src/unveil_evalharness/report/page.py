@@ -6,6 +6,7 @@ results, manifests or pictures is escaped.
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
@@ -20,6 +21,7 @@ __all__ = ["to_html"]
 
 _OUTCOMES = {"good": "✓ right", "bad": "✗ wrong", "example": ""}
 _FEW_GALLERIES = 2
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def to_html(content: Content) -> str:
@@ -44,7 +46,7 @@ def to_html(content: Content) -> str:
         f'<section id="results"><h2>Results</h2>{table_html(content.overview, with_caption=False)}</section>',
         *map(_section, sections),
     ]
-    return (
+    page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -54,6 +56,8 @@ def to_html(content: Content) -> str:
         + '\n</main>\n<div id="tip" role="tooltip" hidden></div>\n'
         + f"<script>{script}</script>\n</body>\n</html>\n"
     )
+    # Names that turn the direction of text around could make a verdict read as another one.
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", page)
 
 
 def _resource(name: str) -> str:

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from unveil_backbones.terminal import visible
 
 from unveil_evalharness.report.plot import NUM_SCALE_COLOURS
 
@@ -127,8 +128,8 @@ def style_axes(axes: Axes, theme: Theme) -> None:
 
 
 def plain(text: str) -> str:
-    r"""User text for a figure: ``$`` must not start matplotlib's math mode, and a line break must not break a title."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("$", r"\$")
+    r"""User text for a figure: ``$`` must not start matplotlib's math mode, nor a control break the file."""
+    return visible(" ".join(text.split())).replace("\\", "\\\\").replace("$", r"\$")
 
 
 def plain_lines(lines: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from unveil_evalharness.report.figures.data_size import data_size_figure
 from unveil_evalharness.report.figures.runs import Look, RunPoint, count_text
 from unveil_evalharness.report.figures.scatter import residual_panel, scatter_panel
 from unveil_evalharness.report.figures.study import printed_figures
+from unveil_evalharness.report.machine import frame_csv
 from unveil_evalharness.report.plot import Figure
 from unveil_evalharness.report.sections.forecasts import forecast_section
 from unveil_evalharness.report.sections.headline import stratum_answer
@@ -46,7 +47,9 @@ def make_published_report(name: str, destination: Path, *, formats: Sequence[For
     correlation = correlate_points(source.points, outputs=source.outputs)
     content = published_content(name, table, correlation)
     extra = {"published": name, "correlation": json.loads(correlation.to_json())}
-    return write_content(content, destination, formats=formats, figures=figures, csv=table.write_csv, extra=extra)
+    return write_content(
+        content, destination, formats=formats, figures=figures, csv=lambda: frame_csv(table), extra=extra
+    )
 
 
 def published_content(name: str, table: "polars.DataFrame", correlation: Correlation) -> Content:

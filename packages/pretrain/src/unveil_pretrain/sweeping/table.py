@@ -101,7 +101,7 @@ def write_summary(folder: SweepFolder, rows: Sequence[Row]) -> Path:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
-    writer.writerows([["" if value is None else value for value in asdict(row).values()] for row in rows])
+    writer.writerows([[_cell(value) for value in asdict(row).values()] for row in rows])
     file = folder.path / "summary.csv"
     temporary = folder.path / ".summary.csv.tmp"
     try:
@@ -110,6 +110,13 @@ def write_summary(folder: SweepFolder, rows: Sequence[Row]) -> Path:
     except OSError as error:
         raise OutputError(f"cannot write {file} ({error.strerror or error}); free some space") from error
     return file
+
+
+def _cell(value: object) -> object:
+    """What stands in the file; a spreadsheet would take words with these beginnings for a formula."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("=", "+", "-", "@"):
+        return f"'{value}"
+    return "" if value is None else value
 
 
 def table(rows: Sequence[Row]) -> str:
