@@ -29,6 +29,14 @@ def test_a_missing_data_folder_is_refused(options, tmp_path):
     assert not options.output_path.exists()
 
 
+@pytest.mark.parametrize("flag", ["data_root", "output_path"])
+def test_a_url_is_no_folder(options, tmp_path, monkeypatch, flag):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=rf"--{flag.replace('_', '-')} s3:/bucket/place is a URL; .*copy or mount"):
+        run(replace(options, **{flag: Path("s3://bucket/place")}), load=loader(ToyTask()))
+    assert not Path("s3:").exists()
+
+
 def test_an_unknown_task_names_its_neighbours(options):
     with pytest.raises(UnknownTaskError, match="unknown task 'coco_dat'; did you mean coco_det"):
         run(replace(options, tasks=("coco_dat",)))

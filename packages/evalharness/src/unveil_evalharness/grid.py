@@ -1,7 +1,9 @@
 """All cells of a run: every checkpoint × task × seed × repeat, in the order in which they are evaluated."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from unveil_evalharness.cells import Cell
 from unveil_evalharness.errors import DataError, UsageError
@@ -13,6 +15,9 @@ from unveil_evalharness.task import Sized, Task
 from unveil_evalharness.tasks import expand
 
 __all__ = ["Grid", "build_grid"]
+
+# A path has lost the second slash of s3://.
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +35,11 @@ def build_grid(options: RunOptions, load: Callable[[str], Task]) -> Grid:
     Raises:
         HarnessError: bad input.
     """
+    for flag, path in (("--data-root", options.data_root), ("--output-path", options.output_path)):
+        if _URL.match(str(path)):
+            raise DataError(
+                f"{flag} {path} is a URL; tasks read and write folders of this machine: copy or mount what it names"
+            )
     if not options.data_root.is_dir():
         raise DataError(f"--data-root {options.data_root} is not a folder; see `evalharness doctor --data-root DIR`")
     tasks = [load(name) for name in expand(options.tasks)]

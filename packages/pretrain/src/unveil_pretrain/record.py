@@ -40,6 +40,8 @@ _SKIPPED = "skipped.jsonl"
 _READS = "reads.jsonl"
 _LOCK = ".lock"
 _FAILURE = "failure.json"
+# A path has lost the second slash of s3://.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 class RunFolder:
@@ -62,8 +64,10 @@ class RunFolder:
 
         Raises:
             ResumeError: the folder holds another run; the first differing setting is named.
-            OutputError: the folder holds something else, or cannot be written.
+            OutputError: the folder holds something else, or cannot be written, or is a URL.
         """
+        if _URL.match(str(self.path)):
+            raise OutputError(f"{self.path} is a URL; a run writes to a folder of this machine: give one, or mount it")
         file = self.path / _RUN
         if file.exists():
             difference = first_difference(json.loads(json.dumps(identity)), self._recorded_identity(file))
@@ -114,7 +118,7 @@ class RunFolder:
         rewind_tables(self.path, step)
         for name in (_METRICS, _VAL, _COST, _SPIKES, _SKIPPED, _READS):
             file = self.path / name
-            if file.exists():
+            if os.path.lexists(file):
                 kept = [line for line in _whole_lines(file) if line["step"] <= step]
                 try:
                     _write_atomically(file, "".join(json.dumps(line) + "\n" for line in kept))
@@ -150,13 +154,12 @@ class RunFolder:
 
     def num_skipped(self) -> int:
         """Samples that were replaced so far, each time counted."""
-        file = self.path / _SKIPPED
-        return len(_whole_lines(file)) if file.exists() else 0
+        return len(_whole_lines(self.path / _SKIPPED))
 
     def losses(self) -> list[float]:
         """Training losses so far, in the order of the steps."""
         file = self.path / _METRICS
-        rows = _whole_lines(file) if file.exists() else []
+        rows = _whole_lines(file)
         if any("loss" not in row for row in rows):
             raise ResumeError(f"{file} holds a row without a loss; restore it, or give a new --out")
         return [row["loss"] for row in rows]
@@ -164,7 +167,7 @@ class RunFolder:
     def caption_changes(self) -> dict[str, int]:
         """What was done to captions so far, by the names that metrics.jsonl has for it ("captions_cut")."""
         file, totals = self.path / _METRICS, dict[str, int]()
-        for row in _whole_lines(file) if file.exists() else []:
+        for row in _whole_lines(file):
             for name, count in row.items():
                 if name.startswith("captions_"):
                     totals[name] = totals.get(name, 0) + int(count)
@@ -225,7 +228,7 @@ class RunFolder:
     def validation_curve(self) -> tuple[ValPoint, ...]:
         """The points of val.jsonl."""
         file = self.path / _VAL
-        rows = _whole_lines(file) if file.exists() else []
+        rows = _whole_lines(file)
         return tuple(
             ValPoint(
                 step=row["step"],

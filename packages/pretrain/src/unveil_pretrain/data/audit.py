@@ -258,13 +258,11 @@ def _index_beside(sources: Sequence[ShardSource], findings: list[Finding]) -> Sh
     """index.json in the folder of the first shard, if there is one that can be read."""
     first = sources[0]
     place = f"{first.path.rpartition('/')[0] or '.'}/{INDEX_NAME}"
-    data = with_retries(lambda: _file(first, place), first.policy, what=place, key=sample_id_of(place))
-    if data is None:
-        return None
     try:
-        return index_from_json(data.decode("utf-8", "replace"), place)
+        data = with_retries(lambda: _file(first, place), first.policy, what=place, key=sample_id_of(place), kind="file")
+        return None if data is None else index_from_json(data.decode("utf-8", "replace"), place)
     except DataError as error:
-        findings.append(Finding(kind="index", where=place, what=str(error)))
+        findings.append(Finding(kind="index", where=place, what=str(error).removeprefix(f"{place}: ")))
         return None
 
 
