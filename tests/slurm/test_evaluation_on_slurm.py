@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from unveil_evalharness.cli import main
 from unveil_evalharness.results import read_rows
 
 pytestmark = pytest.mark.slurm
@@ -44,9 +45,12 @@ class Counting:
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(tmp_path, monkeypatch):
+    """The directory of a user, with their task and data."""
     (tmp_path / "counting_task.py").write_text(TASK)
     (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 
@@ -57,10 +61,12 @@ def words(checkpoint, out, *more):
     ]  # fmt: skip
 
 
-def on_slurm(slurm, place, checkpoint, *more, code=0):
+def on_slurm(checkpoint, capsys, *more, code=0):
     cluster = ["--cluster.gpus", 0, "--cluster.cpus", 1, "--cluster.timeout-min", 5]
     given = words(checkpoint, "out", "--executor", "slurm", "--devices", 2, *cluster, *more)
-    return slurm.command("unveil_evalharness", *given, cwd=place, code=code)
+    capsys.readouterr()
+    assert main([str(word) for word in given]) == code
+    return capsys.readouterr()
 
 
 def comparable(out):
@@ -80,39 +86,39 @@ def jobs_of(place):
     return [json.loads(file.read_text())["job_id"] for file in files]
 
 
-def test_a_grid_gives_the_rows_of_a_serial_run(slurm, place, checkpoint):
-    told = on_slurm(slurm, place, checkpoint)
-    assert told.stderr.count("submitted as job") == 2
-    assert "2 jobs submitted" in told.stderr
+def test_a_grid_gives_the_rows_of_a_serial_run(slurm, place, checkpoint, capsys):
+    told = on_slurm(checkpoint, capsys)
+    assert told.err.count("submitted as job") == 2
+    assert "2 jobs submitted" in told.err
     slurm.wait_until_empty()
-    slurm.command("unveil_evalharness", *words(checkpoint, "serial"), cwd=place)
+    assert main([str(word) for word in words(checkpoint, "serial")]) == 0
     assert comparable(place / "out") == comparable(place / "serial")
     assert len(comparable(place / "out")) == 2
     # The command again has nothing to do, and prints the table.
-    again = on_slurm(slurm, place, checkpoint)
-    assert "counting" in again.stdout
+    again = on_slurm(checkpoint, capsys)
+    assert "counting" in again.out
     assert slurm.queue() == {}
     assert ledger(place) == [(0, 0), (0, 0), (1, 0), (1, 0)]  # on SLURM and serially
 
 
-def test_notice_requeue_cancel_and_the_command_again(slurm, place, checkpoint):
+def test_notice_requeue_cancel_and_the_command_again(slurm, place, checkpoint, capsys):
     """One job gets the notice of a time limit, the other is cancelled; then the command is given again."""
     hold = place / "data" / "hold"
     hold.touch()
-    on_slurm(slurm, place, checkpoint)
+    on_slurm(checkpoint, capsys)
     slurm.until(lambda: len(ledger(place)) == 2, "both tasks to start")
     slurm.until(lambda: [kept.read_text() for kept in place.glob("out/work/*/count")] == ["6", "6"], "half of the work")
     first, second = jobs_of(place)
-    assert on_slurm(slurm, place, checkpoint).stderr.count("SLURM has it as job") == 2
+    assert on_slurm(checkpoint, capsys).err.count("SLURM has it as job") == 2
     slurm.ask("scancel", "--signal=USR2", first)
     slurm.ask("scancel", second)
     slurm.until(lambda: len(ledger(place)) == 3, "the first task to start again")
     hold.unlink()
     slurm.wait_until_empty()
     assert ledger(place) == [(0, 0), (0, 6), (1, 0)]
-    again = on_slurm(slurm, place, checkpoint)
-    assert f"job {second} has left SLURM's queue, and there is something left to do" in again.stderr
-    assert "1 jobs submitted" in again.stderr
+    again = on_slurm(checkpoint, capsys)
+    assert f"job {second} has left SLURM's queue, and there is something left to do" in again.err
+    assert "1 jobs submitted" in again.err
     slurm.wait_until_empty()
     assert ledger(place) == [(0, 0), (0, 6), (1, 0), (1, 6)]
     rows = read_rows(place / "out" / "results.jsonl")
@@ -122,21 +128,21 @@ def test_notice_requeue_cancel_and_the_command_again(slurm, place, checkpoint):
     assert f"--- job {first} (restart 1)" in log
 
 
-def test_a_failing_task_is_a_failed_job_and_is_tried_again(slurm, place, checkpoint):
+def test_a_failing_task_is_a_failed_job_and_is_tried_again(slurm, place, checkpoint, capsys):
     (place / "data" / "fail1").touch()
-    on_slurm(slurm, place, checkpoint)
+    on_slurm(checkpoint, capsys)
     slurm.wait_until_empty()
     shown = [slurm.ask("scontrol", "show", "job", job) for job in jobs_of(place)]
     assert ["JobState=COMPLETED" in shown[0], "JobState=FAILED" in shown[1]] == [True, True]
     (place / "data" / "fail1").unlink()
-    on_slurm(slurm, place, checkpoint)
+    on_slurm(checkpoint, capsys)
     slurm.wait_until_empty()
     rows = read_rows(place / "out" / "results.jsonl")
     assert sorted((row.seed, row.status) for row in rows) == [(0, "ok"), (1, "failed"), (1, "ok")]
 
 
-def test_what_slurm_refuses_is_told_at_once(slurm, place, checkpoint):
-    told = on_slurm(slurm, place, checkpoint, "--cluster.partition", "nowhere", code=2)
-    assert "SLURM refused the jobs (invalid partition specified: nowhere" in told.stderr
+def test_what_slurm_refuses_is_told_at_once(slurm, place, checkpoint, capsys):
+    told = on_slurm(checkpoint, capsys, "--cluster.partition", "nowhere", code=2)
+    assert "SLURM refused the jobs (invalid partition specified: nowhere" in told.err
     assert slurm.queue() == {}
     assert not Path(place / "out" / "results.jsonl").exists()

@@ -7,10 +7,14 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from unveil_pretrain.cli import main
 from unveil_pretrain.planning.plans import Cell, Plan
-from unveil_pretrain.sweeping.folder import SweepFolder
+from unveil_pretrain.sweeping.executors import Resources, cell_job
+from unveil_pretrain.sweeping.folder import Data, SweepFolder
 from unveil_pretrain.sweeping.job import attempts_file
+from unveil_pretrain.sweeping.table import read_rows, write_summary
 
 pytestmark = pytest.mark.slurm
 
@@ -27,10 +31,20 @@ def words(out, shards, cells, *more):
 
 @pytest.fixture(scope="module")
 def serial(whole_session, shards, tmp_path_factory):
-    """The cells, one after the other, undisturbed and without SLURM."""
-    out = tmp_path_factory.mktemp("serial") / "sweep"
-    whole_session.command("unveil_pretrain", *words(out, shards, CELLS))
-    return SweepFolder(out)
+    """The commands of the cells, one after the other in this process, undisturbed and without SLURM."""
+    del whole_session
+    folder = SweepFolder(tmp_path_factory.mktemp("serial") / "sweep")
+    data = Data(train_data=f"{shards}/train-*.tar", val_data=f"{shards}/val-*.tar", num_images=40, data_hash="")
+    folder.claim(Plan(cells=CELLS), data)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for cell in CELLS:
+        command = cell_job(folder, cell, data, Resources(), threads=1).command
+        assert command[1:3] == ("-m", "unveil_pretrain")
+        main(list(command[3:]))
+    torch.set_num_threads(threads)
+    write_summary(folder, read_rows(folder, folder.states()))
+    return folder
 
 
 def results(folder, cell):
@@ -86,7 +100,7 @@ def log_of(folder, job):
     return "".join(file.read_text() for file in files if file.exists())
 
 
-def test_a_grid_gives_what_a_serial_sweep_gives(slurm, shards, serial, tmp_path):
+def test_a_grid_gives_what_a_serial_sweep_gives(slurm, shards, serial, tmp_path, capsys):
     """By the command line, from a directory that is gone by then, the data named relative to it."""
     shell = tmp_path / "shell"
     shell.mkdir()
@@ -101,8 +115,8 @@ def test_a_grid_gives_what_a_serial_sweep_gives(slurm, shards, serial, tmp_path)
         slurm.ask("scontrol", "release", job)
     slurm.wait_until_empty()
     assert same(folder, serial, *CELLS)
-    shown = slurm.command("unveil_pretrain", "sweep", "--out", folder.path, "--status")
-    assert "2 done" in shown.stdout
+    main(["sweep", "--out", str(folder.path), "--status"])
+    assert "2 done" in capsys.readouterr().out
     columns = [(one.path / "summary.csv").read_text().splitlines() for one in (folder, serial)]
     timed = {"seconds", "device_hours", "checkpoint_sha256"}
     kept = [number for number, name in enumerate(columns[0][0].split(",")) if name not in timed]
@@ -110,16 +124,16 @@ def test_a_grid_gives_what_a_serial_sweep_gives(slurm, shards, serial, tmp_path)
     assert table[0] == table[1]
 
 
-def submit(slurm, folder, shards, cells, *more):
+def submit(folder, shards, cells, *more):
     given = words(folder.path, shards, cells, "--executor", "slurm", "--jobs", 2, *more)
-    slurm.command("unveil_pretrain", *given)
+    main([str(word) for word in given])
     return [str(state.job) for state in folder.states()]
 
 
 def test_a_cell_longer_than_its_time_limit(slurm, shards, serial, tmp_path):
     """SLURM's own limit of a minute: notice, checkpoint, requeue by submitit, and on from there."""
     folder = SweepFolder(tmp_path / "sweep")
-    (job,) = submit(slurm, folder, shards, CELLS[:1], "--timeout-min", 1)
+    (job,) = submit(folder, shards, CELLS[:1], "--timeout-min", 1)
     number = command_under_way(slurm, folder, CELLS[0])
     # A busy machine may have needed more than one start for two steps.
     notices, requeues = "Caught signal SIGUSR2", f"Requeued job {job}"
@@ -141,9 +155,9 @@ def test_a_cell_longer_than_its_time_limit(slurm, shards, serial, tmp_path):
 def test_a_requeue_by_hand_and_another_command_meanwhile(slurm, shards, serial, tmp_path):
     """`scontrol requeue`: the cell saves at SIGTERM and goes on; the sweep's command, given again, starts nothing."""
     folder = SweepFolder(tmp_path / "sweep")
-    jobs = submit(slurm, folder, shards, CELLS)
+    jobs = submit(folder, shards, CELLS)
     number = command_under_way(slurm, folder, CELLS[0])
-    assert submit(slurm, folder, shards, CELLS) == jobs
+    assert submit(folder, shards, CELLS) == jobs
     slurm.ask("scontrol", "requeue", jobs[0])
     go_on(number)
     slurm.wait_until_empty()
@@ -156,7 +170,7 @@ def test_a_requeue_by_hand_and_another_command_meanwhile(slurm, shards, serial, 
 def test_a_node_whose_daemon_is_killed(slurm, shards, serial, tmp_path, survives):
     """SLURM queues the job again; where the old process is still at work, the new one waits for it."""
     folder = SweepFolder(tmp_path / "sweep")
-    (job,) = submit(slurm, folder, shards, CELLS[:1])
+    (job,) = submit(folder, shards, CELLS[:1])
     number = command_under_way(slurm, folder, CELLS[0])
     slurm.break_node()
     slurm.start()

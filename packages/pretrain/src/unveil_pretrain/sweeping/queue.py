@@ -39,7 +39,7 @@ def has_slurm() -> bool:
 
 
 def queued_jobs(scripts: Path) -> dict[str, QueuedJob]:
-    """The jobs of this user whose batch scripts lie in a folder, by their numbers.
+    """The jobs whose batch scripts lie in a folder, by their numbers; whoever asks, they are those of its owner.
 
     Args:
         scripts: Folder that submitit writes into, without symbolic links.
@@ -47,8 +47,11 @@ def queued_jobs(scripts: Path) -> dict[str, QueuedJob]:
     Raises:
         SweepError: SLURM's commands are missing, or its controller does not answer.
     """
+    if not scripts.is_dir():
+        return {}
     # Members of arrays one by one; the script's path last, as it may contain anything.
-    listed = ask("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r|%o")
+    owner = f"--user={scripts.stat().st_uid}"
+    listed = ask("squeue", owner, "--noheader", "--array", "--format=%i|%T|%r|%o")
     jobs: dict[str, QueuedJob] = {}
     for line in listed.splitlines():
         number, state, reason, script = line.strip().split("|", 3)
