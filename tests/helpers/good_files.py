@@ -176,7 +176,7 @@ def checkpoint(path: Path, *, step: int = 10, loss: float = 0.5, captions: Seque
         unique_samples=16 + step,
         tokens_seen=step * 64,
         device_seconds=1.0,
-        data_hash="0" * 16,
+        data_hash=str(step // 10 % 5) * 16,
         num_parameters=encoder.num_parameters,
         versions={"torch": torch.__version__},
         created=CREATED,
@@ -220,7 +220,7 @@ def pair_run(out: Path) -> Path:
     )  # fmt: skip
 
 
-def results_folder(out: Path, *, num: int = 5) -> Path:
+def results_folder(out: Path, *, num: int = 9) -> Path:
     """What `evalharness run` leaves in `out`/results of `num` checkpoints in `out`/checkpoints, by the toy task."""
     import polars
     from toy_task import ToyTask, loader

@@ -69,9 +69,14 @@ def check_inside(folder: Path, name: str) -> None:
     """Refuse a file that a symbolic link takes out of the folder: its content would be another's.
 
     Raises:
-        UnsafePathError: The file, or a folder on the way to it, is a link that leads outside.
+        UnsafePathError: The file, or a folder on the way to it, is a link that leads outside, or in a circle.
     """
-    real = (folder / name).resolve()
+    try:
+        real = (folder / name).resolve()
+    except (OSError, RuntimeError) as error:  # the latter before Python 3.13
+        raise UnsafePathError(
+            f"{folder / name} is a link that leads nowhere ({error}); copy the checkpoint again"
+        ) from error
     if not real.is_relative_to(folder.resolve()):
         raise UnsafePathError(
             f"{folder / name} is a link to {real}; files of a checkpoint stay inside it; "

@@ -52,7 +52,10 @@ def config_of_run(folder: Path) -> MimConfig | FlipConfig:
         ResumeError: as `run_record`.
         ConfigError: run.json holds settings that this version does not know.
     """
-    return config_from_json(run_record(folder)["identity"]["config"])
+    try:
+        return config_from_json(run_record(folder)["identity"]["config"])
+    except ConfigError as error:
+        raise ConfigError(f"{folder / 'run.json'}: {error}") from error
 
 
 def run_record(folder: Path) -> dict[str, Any]:

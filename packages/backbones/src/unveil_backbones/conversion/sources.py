@@ -1,6 +1,7 @@
 """Which files a foreign checkpoint consists of: one of weights, and the configuration files beside it."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,12 +59,14 @@ def find_source(path: Path) -> Source:
 
 
 def _read_configs(folder: Path) -> dict[str, Mapping[str, JSON]]:
-    return {name: _read_config(folder, name) for name in _CONFIGS if (folder / name).is_file()}
+    return {name: _read_config(folder, name) for name in _CONFIGS if os.path.lexists(folder / name)}
 
 
 def _read_config(folder: Path, name: str) -> Mapping[str, JSON]:
     check_inside(folder, name)
     file = folder / name
+    if not file.is_file():
+        raise ConvertError(f"{file} is no file; take the model's own, or remove it")
     if file.stat().st_size > _LARGEST_CONFIG:
         raise ConvertError(f"{file} has {file.stat().st_size} bytes; a configuration has a few; take the model's own")
     try:

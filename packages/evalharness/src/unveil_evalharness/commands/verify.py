@@ -68,6 +68,9 @@ def examine(options: VerifyOptions, *, load: Callable[[str], Task] | None = None
         rows = read_rows(results)
     except ResultsError as error:
         return [Finding(subject="results.jsonl", state="problem", detail=str(error))]
+    if not rows:
+        detail = f"{results} holds no whole row; run the same `evalharness run` again"
+        return [Finding(subject="results.jsonl", state="problem", detail=detail)]
     current = latest(rows, repeats=True)
     return [
         Finding(subject="results.jsonl", state="ok", detail=f"{len(rows)} rows, {len(current)} of them current"),

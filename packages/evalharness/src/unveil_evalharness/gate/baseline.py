@@ -143,7 +143,11 @@ def _measured(name: str, entry: dict[str, Any], content: dict[str, Any], path: P
 
 def _samples(sha: str, path: Path) -> Path:
     file = samples_folder(path) / f"{sha[:SHORT]}.parquet"
-    if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != sha:
+    try:
+        pinned = not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() == sha
+    except OSError as error:
+        raise GateFileError(f"cannot read {file}: {error.strerror or error}; restore its permissions") from error
+    if not pinned:
         raise GateFileError(f"{file} is not what {path} pinned: its hash differs; restore it from version control")
     return file
 

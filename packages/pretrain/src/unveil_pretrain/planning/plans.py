@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from unveil_backbones.limits import parse_json
 
@@ -151,6 +151,13 @@ def read_plan(file: Path) -> Plan:
     if unknown or record.get("format_version", 1) != 1:
         what = f"the field {unknown[0]!r}" if unknown else f"format {record['format_version']}"
         raise PlanError(f"{file} has {what}, which this version does not know; upgrade unveil-pretrain, or remove it")
+    try:
+        return _plan_of(record, file)
+    except PlanError as error:  # of a cell or of the cells together, which do not know where they were read
+        raise PlanError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
+
+
+def _plan_of(record: Mapping[str, Any], file: Path) -> Plan:
     num_images, notes = record.get("num_images"), record.get("notes", [])
     if not isinstance(num_images, int | None) or not (
         isinstance(notes, list) and all(isinstance(note, str) for note in notes)

@@ -4,9 +4,10 @@ Result files may come from anywhere. A path that leaves the output folder is not
 or PNG and of modest size are shown.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
+
+from unveil_backbones.limits import parse_json
 
 from unveil_evalharness.opening import opened_image
 from unveil_evalharness.report.content import Gallery, Section, Shot
@@ -85,7 +86,10 @@ def _inside(lookup: Lookup, relative: str) -> Path | None:
     for output in lookup.evidence.outputs:
         path = Path(output)
         folder = (path.parent if path.name == "results.jsonl" else path).resolve()
-        found = (folder / relative).resolve()
+        try:
+            found = (folder / relative).resolve()
+        except (OSError, RuntimeError):  # a link to itself; RuntimeError before Python 3.13
+            return None
         if found.is_relative_to(folder) and found.exists():
             return found
     return None
@@ -96,7 +100,7 @@ def _shots(lookup: Lookup, row: ResultRow, left: int) -> tuple[Shot, ...]:
     if folder is None:
         return ()
     try:
-        entries = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        entries = parse_json((folder / "index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ()  # a gallery without a whole index is one whose writing was cut short: the run was killed
     shots: list[Shot] = []
@@ -109,15 +113,15 @@ def _shots(lookup: Lookup, row: ResultRow, left: int) -> tuple[Shot, ...]:
 
 def _shot(folder: Path, entry: dict[str, object]) -> Shot | None:
     name, outcome = str(entry.get("file", "")), str(entry.get("outcome", "example"))
-    path = (folder / name).resolve()
-    if path.parent != folder or not path.is_file() or path.stat().st_size > _MAX_BYTES:
-        return None
-    encoded = path.read_bytes()
     try:
+        path = (folder / name).resolve()
+        if path.parent != folder or not path.is_file() or path.stat().st_size > _MAX_BYTES:
+            return None
+        encoded = path.read_bytes()
         with opened_image(encoded) as image:
             image.verify()
             kind, (width, height) = _KINDS.get(image.format or ""), image.size
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RuntimeError):  # the last of a link to itself
         return None
     if kind is None:
         return None
