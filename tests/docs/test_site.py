@@ -1,5 +1,6 @@
 """The site is whole: every page in the navigation, commands as they are, pictures small, links that lead somewhere."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -127,8 +128,12 @@ def test_the_site_is_built_strictly_and_every_link_leads_somewhere(tmp_path):
     assert broken(tmp_path / "site") == []
     for style in (tmp_path / "site").rglob("*.css"):
         assert not re.search(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", style.read_text(encoding="utf-8")), style
-    api = (tmp_path / "site/reference/api-masking/index.html").read_text(encoding="utf-8")
-    assert 'id="unveil_masking.RandomMask"' in api
+    for name in ("masking", "backbones", "pretrain", "evalharness"):
+        page = tmp_path / "site" / "reference" / f"api-{name}" / "index.html"
+        public = {f"unveil_{name}.{one}" for one in importlib.import_module(f"unveil_{name}").__all__}
+        found = set(re.findall(rf'id="(unveil_{name}\.\w+)"', page.read_text(encoding="utf-8")))
+        assert public <= found, public - found
+        assert not {one for one in found if one.rpartition(".")[2].startswith("_")}
 
 
 def test_a_broken_link_and_a_foreign_file_are_found(tmp_path):
