@@ -354,7 +354,8 @@ def test_settings_of_fsspec_are_taken(store, monkeypatch):
     assert len(ShardDataset("s3://bucket/train-00.tar", QUICK)) == 6
 
 
-def test_nobody_is_denied_by_name(store, monkeypatch):
+def test_nobody_is_denied_by_name(store, monkeypatch, request):
+    request.addfinalizer(S3FileSystem.clear_instance_cache)
     S3FileSystem.clear_instance_cache()  # those of other tests know their credentials
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -407,6 +408,7 @@ def rows(path):
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_training_from_a_store_through_faults_is_training_from_a_disk(store, folder, tmp_path, simmim_config, capsys):
     config = run_config(simmim_config)
     train_on(config, tmp_path / "local", f"{folder}/train-{{00..03}}.tar", f"{folder}/val-00.tar")
@@ -426,6 +428,7 @@ def test_training_from_a_store_through_faults_is_training_from_a_disk(store, fol
     assert "under the same passport" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_that_its_store_left_goes_on_as_if_nothing_had_been(store, folder, tmp_path, simmim_config, capsys):
     config = run_config(simmim_config)
     train_on(config, tmp_path / "local", f"{folder}/train-{{00..03}}.tar", f"{folder}/val-00.tar")

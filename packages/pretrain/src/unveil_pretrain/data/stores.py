@@ -24,6 +24,8 @@ __all__ = ["Stamp", "Store"]
 _S3: Final = ("s3", "s3a")
 # Every thread that reads has a connection of its own; botocore's limit would be ten for all.
 _MOST_CONNECTIONS: Final = 256
+# Seconds in which botocore has to have read its own files, which takes a second where a machine has nothing else to do.
+_PREPARING: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Store:
             TimeoutError: it took too long.
             Exception: what the file system raises.
         """
-        here = self._opened()
+        here = self._connected()
         if isinstance(here.filesystem, AsyncFileSystem) and here.filesystem.async_impl:
             # Cancelled in the event loop when the time is up, so that nothing stays behind.
             coroutine = getattr(here.filesystem, f"_{method}")
@@ -95,7 +97,7 @@ class Store:
             TimeoutError: it took too long.
             Exception: what the file system raises.
         """
-        here = self._opened()
+        here = self._connected()
         data: Any
         if self.is_local:
             data = self._deadline.call(partial(_read_local, path, start, end, stamp), self.timeout)
@@ -113,6 +115,13 @@ class Store:
         here = self._here
         if here is None or here.pid != os.getpid():
             here = self._here = _Here(os.getpid(), self._open())
+        return here
+
+    def _connected(self) -> "_Here":
+        """What is opened, after the preparations that no time limit for a request is about."""
+        here = self._opened()
+        if self.protocol in _S3 and here.filesystem._s3 is None:
+            sync(here.filesystem.loop, here.filesystem.set_session, timeout=max(self.timeout, _PREPARING))
         return here
 
     def _open(self) -> Any:
