@@ -4,6 +4,7 @@ Training draws images in an order of its own, so the shards are not streamed: th
 image is then read from its place in the file.
 """
 
+import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ def _pairs(shard: Path) -> Iterator[tuple[Member, str]]:
                     labels[key] = content.read().decode("utf-8", "replace").strip()
     except tarfile.TarError as error:
         raise DataError(f"{shard} is not an uncompressed tar file ({error}); {_LAYOUT}") from error
+    _check_end(shard, length)
     alone = sorted(images.keys() ^ labels.keys())
     if alone:
         raise DataError(f"{shard}: {len(alone)} keys have an image or a class but not both: {alone[:3]}; {_LAYOUT}")
@@ -86,11 +88,29 @@ def _pairs(shard: Path) -> Iterator[tuple[Member, str]]:
         yield member, labels[key]
 
 
+def _check_end(shard: Path, length: int) -> None:
+    """`tarfile` takes a file that was cut between members, or whose header was damaged, for a shorter one."""
+    with shard.open("rb") as file:
+        file.seek(max(0, length - 2 * tarfile.BLOCKSIZE))
+        if length % tarfile.BLOCKSIZE or any(file.read()):
+            raise DataError(f"{shard} does not end as a tar file does; make or copy it again")
+
+
 def _split_name(name: str) -> tuple[str, str]:
     """Key and suffix of a member, cut at the first dot of the file's name as webdataset does."""
     path = PurePosixPath(name)
     stem, dot, suffix = path.name.partition(".")
     return (path.parent / stem).as_posix(), (dot + suffix).lower()
+
+
+def _lines_of(names_file: Path) -> list[str]:
+    try:
+        lines = names_file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{names_file} cannot be read: {error}; restore it or remove it") from error
+    if not lines:
+        raise DataError(f"{names_file} names no class; restore it or remove it")
+    return lines
 
 
 def name_classes(texts: Sequence[str], names_file: Path) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -100,13 +120,13 @@ def name_classes(texts: Sequence[str], names_file: Path) -> tuple[tuple[str, ...
     are names themselves, ordered by alphabet.
 
     Raises:
-        DataError: a number is beyond the last line of `names_file`.
+        DataError: a number is beyond the last line of `names_file`, or that cannot be read.
     """
     distinct = sorted(set(texts))
     if not all(text.isascii() and text.isdigit() for text in distinct):
         return tuple(distinct), {text: text for text in distinct}
     numbers = sorted({int(text) for text in distinct})
-    lines = names_file.read_text(encoding="utf-8").splitlines() if names_file.is_file() else []
+    lines = _lines_of(names_file) if os.path.lexists(names_file) else []
     if lines and numbers[-1] >= len(lines):
         raise DataError(f"{names_file} has {len(lines)} lines, but the shards hold class {numbers[-1]}")
     spelled = {number: (lines[number].strip() or str(number)) if lines else str(number) for number in numbers}

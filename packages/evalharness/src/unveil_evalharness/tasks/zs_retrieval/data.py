@@ -133,8 +133,12 @@ def _shards(data_root: Path, source: Source) -> list[Path]:
 def _from_shards(shards: list[Path]) -> Iterator[CaptionedImage]:
     for shard in shards:
         _check_whole(shard)
+        is_empty = True
         for sample in _samples(shard):
+            is_empty = False
             yield _from_sample(sample, shard)
+        if is_empty:
+            raise DataError(f"the shard {shard} holds no sample; copy it again or remove it")
 
 
 def _check_whole(shard: Path) -> None:
