@@ -57,6 +57,7 @@ with joined(world, device):
         "writes": world.writes,
         "refused": refused,
         "first": world.first_says(lambda: world.rank),
+        "asked": [world.agree(None, stop=world.rank == 1), world.agree(None)],
     }))
 """
 
@@ -85,6 +86,7 @@ def test_gathered_rows_have_the_gradients_of_a_single_process(in_processes, num)
         assert found["writes"] == (rank == 0)
         assert found["refused"] == ["bad tar", "disk full"]
         assert found["first"] == 0
+        assert found["asked"] == [True, False]
 
 
 def test_a_single_process_has_no_world_to_talk_to():
@@ -96,7 +98,8 @@ def test_a_single_process_has_no_world_to_talk_to():
         assert world.gather_objects("word") == ["word"]
         assert world.sum([1, 2.5]) == [1.0, 2.5]
         world.barrier()
-        world.agree(None)
+        assert not world.agree(None)
+        assert world.agree(None, stop=True)
         with pytest.raises(ConfigError, match="mine"):
             world.agree(ConfigError("mine"))
         assert world.first_says(lambda: 7) == 7
@@ -123,3 +126,28 @@ def test_the_environment_of_torchrun():
 def test_half_an_environment_is_refused(given):
     with pytest.raises(ConfigError, match=r"WORLD_SIZE=.*torchrun"):
         world_of_environment(given)
+
+
+LEFT = """
+import os
+import torch
+from unveil_pretrain.errors import ProcessLostError
+from unveil_pretrain.world import joined, world_of_environment
+
+world = world_of_environment()
+try:
+    with joined(world, torch.device("cpu")):
+        world.sum([1.0])
+        if world.rank == 1:
+            os._exit(0)
+        world.sum([1.0])
+except ProcessLostError as error:
+    print(error)
+"""
+
+
+def test_a_process_that_has_gone_is_an_error_with_a_name(in_processes):
+    said, nothing = in_processes(2, LEFT)
+    assert "process 0 of 2 has lost the connection to another one" in said
+    assert "--max-restarts" in said
+    assert nothing == ""

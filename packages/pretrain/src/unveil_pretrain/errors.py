@@ -12,6 +12,7 @@ __all__ = [
     "OutputError",
     "PlanError",
     "PretrainError",
+    "ProcessLostError",
     "ResumeError",
     "SourceError",
     "SweepError",
@@ -63,3 +64,7 @@ class PlanError(PretrainError):
 
 class SweepError(PretrainError):
     """A sweep cannot run: its folder belongs to another one, or what it needs is missing."""
+
+
+class ProcessLostError(PretrainError):
+    """Another process of the run has ended, or the connection to it broke."""

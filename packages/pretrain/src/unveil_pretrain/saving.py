@@ -132,16 +132,15 @@ class _Job:
     """A thread that writes one checkpoint; the interpreter does not wait for it."""
 
     def __init__(self, step: int, write: Write, group: dist.ProcessGroup | None) -> None:
-        self.step, self.error = step, None
-        self._write, self._group = write, group
-        self.thread = threading.Thread(target=self._run, name=f"checkpoint-{step}", daemon=True)
+        self.step = step
+        self.error: _Error | None = None
+        # The thread alone holds `write`, and with it the copies, so that they end with it.
+        self.thread = threading.Thread(target=self._run, args=(write, group), name=f"checkpoint-{step}", daemon=True)
         self.thread.start()
 
-    error: _Error | None
-
-    def _run(self) -> None:
+    def _run(self, write: Write, group: dist.ProcessGroup | None) -> None:
         try:
-            self.error = _error_of(self._write, self._group)
+            self.error = _error_of(write, group)
         except Exception as error:  # in a thread nobody else would see it
             self.error = OutputError(
                 f"the checkpoint of step {self.step} could not be written ({type(error).__name__}: {error}); free some "

@@ -21,7 +21,7 @@ from torch._utils import _unflatten_dense_tensors as unflatten
 from torch.distributed.tensor import DTensor
 from unveil_backbones.errors import BackboneError
 
-from unveil_pretrain.errors import ONE_PROCESS, ConfigError, PretrainError
+from unveil_pretrain.errors import ONE_PROCESS, ConfigError, PretrainError, ProcessLostError
 
 __all__ = ["World", "joined", "world_of_environment"]
 
@@ -220,6 +220,7 @@ def joined(world: World, device: torch.device) -> Iterator[World]:
 
     Raises:
         ConfigError: there are fewer GPUs on this machine than processes.
+        ProcessLostError: a message to other processes failed, as when one of them was killed.
     """
     if world.size == 1 or dist.is_initialized():
         yield world
@@ -238,11 +239,30 @@ def joined(world: World, device: torch.device) -> Iterator[World]:
     try:
         yield world
     except Exception as error:
+        if _is_of_connection(error):
+            lost = _lost(world)
+            lost.add_note(ONE_PROCESS)
+            raise lost from error
         if _SHARED not in getattr(error, "__notes__", ()):
             error.add_note(ONE_PROCESS)
         raise
     finally:
         dist.destroy_process_group()
+
+
+def _is_of_connection(error: Exception) -> bool:
+    """Whether a message to other processes failed; gloo has no class for that."""
+    if isinstance(error, (dist.DistBackendError, dist.DistNetworkError)):
+        return True
+    return isinstance(error, RuntimeError) and "gloo" in str(error)
+
+
+def _lost(world: World) -> ProcessLostError:
+    return ProcessLostError(
+        f"process {world.rank} of {world.size} has lost the connection to another one, which has ended or cannot be "
+        "reached; what it said, or the system's log where it was killed, has the reason; torchrun with --max-restarts "
+        "starts all of them again from the last checkpoint, and so does the same command"
+    )
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
