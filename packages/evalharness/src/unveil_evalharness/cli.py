@@ -2,7 +2,8 @@
 
 A subcommand's code is imported only when it is called, so that `ls`, `report` and `correlate` need not wait for torch.
 The table or JSON goes to stdout, everything else to stderr. Exit codes: 0 done, 1 a task failed or a check found
-problems, 2 bad input, 130 interrupted; commands that say more by their code have it in their help.
+problems, 2 bad input or a disk that takes no more, 130 interrupted, 143 terminated; commands that say more by their
+code have it in their help.
 """
 
 import sys
