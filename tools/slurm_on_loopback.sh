@@ -58,8 +58,9 @@ log() {
 running() { # NAME: whether the daemon of that name is alive
     local number
     number="$(cat "$DIR/run/$1.pid" 2>/dev/null)" || return 1
-    # A pid may have been given to another process since; the name settles it.
-    [[ -n "$number" ]] && grep -qs "^$1" "/proc/$number/comm"
+    # A pid may have been given to another process since: the name settles it. A killed one that init has not reaped
+    # yet is a zombie.
+    [[ -n "$number" ]] && grep -qs "^$1" "/proc/$number/comm" && ! grep -qs '^State:.*Z' "/proc/$number/status"
 }
 
 answers() { timeout 10 sinfo --noheader >/dev/null 2>&1; }

@@ -51,13 +51,19 @@ class Cluster:
                     found.append(int(folder.name))
         return found
 
-    def break_node(self):
-        """SIGKILL for the node's daemon and for what watches over its jobs; the jobs' own processes are left alone."""
+    def break_node(self, stopped):
+        """SIGKILL for the node's daemon and for what watches over its jobs; the jobs' own processes are left alone.
+
+        A stopped process whose group loses its parent would be sent SIGHUP: this one runs on for the moment.
+        """
         victims = self.node_processes("slurmd", "slurmstepd")
         assert len(victims) >= 2, "a daemon, and the guard of a job"
+        os.kill(stopped, signal.SIGCONT)
         for number in victims:
             with contextlib.suppress(ProcessLookupError):  # the guards of a job's steps end with each other
                 os.kill(number, signal.SIGKILL)
+        os.kill(stopped, signal.SIGSTOP)
+        self.until(lambda: not self.node_processes("slurmd", "slurmstepd"), "the killed processes to go")
 
     def start(self):
         done = subprocess.run(["bash", str(SCRIPT), "start"], capture_output=True, text=True, check=False)
