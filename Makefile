@@ -20,7 +20,7 @@ PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.t
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench docs release gate test test-all test-install test-slurm lint types contracts format clean
+.PHONY: help install demo bench bench-gpu study study-gpu docs release gate test test-all test-install test-slurm lint types contracts format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
