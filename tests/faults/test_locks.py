@@ -1,6 +1,8 @@
 """Two processes in one folder: the second is told, and nothing is harmed; a lock that a kill left keeps nobody out."""
 
 import fcntl
+import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -67,16 +69,23 @@ def test_commands_of_evalharness(harness_server, results, tmp_path, command):
 
 def test_a_cell_that_another_process_holds_is_waited_for(harness_server, harness_words, results, tmp_path):
     """`evalharness run` takes two processes in one folder as help: each cell is done once, by one of them."""
-    import threading
-
     out = tmp_path / "out"
     (stem,) = (file.stem for file in results.glob("logs/*.log"))
     lock = out / "work" / f"{stem}.lock"
     lock.parent.mkdir(parents=True)
-    stream = lock.open("a")
+    stream, patience = lock.open("a"), time.monotonic() + 100
     fcntl.flock(stream, fcntl.LOCK_EX)
-    threading.Timer(3.0, stream.close).start()
+
+    def let_go_when_it_waits():
+        said = harness_server.folder
+        while time.monotonic() < patience and not any("is at it" in file.read_text() for file in said.glob("*.err")):
+            time.sleep(0.05)
+        stream.close()
+
+    other = threading.Thread(target=let_go_when_it_waits)
+    other.start()
     ended = harness_server.run("fault_children:evalharness", harness_words("knn", out), {})
+    other.join()
     assert ended.code == 0, ended.err
     assert "another process is at it; coming back later" in ended.err
     assert list((out / "work").iterdir()) == []
