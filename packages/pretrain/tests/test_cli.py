@@ -15,7 +15,7 @@ from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
 PLACE = (
     "out", "train_data", "val_data", "train_list", "device", "num_workers", "read_timeout", "read_tries", "loggers",
     "micro_batch_size",
-    "checkpoint_blocks", "parallel", "shard_over", "checkpoint_format", "async_checkpoints",
+    "checkpoint_blocks", "parallel", "shard_over", "checkpoint_format", "async_checkpoints", "memory_limit",
     "compile",
 )  # fmt: skip
 SHARED = (

@@ -229,7 +229,7 @@ def test_sparse_simmim_against_a_counter():
     assert flops.parts["encoder"] < 0.5 * dense  # 6 of 16 units
 
 
-@pytest.mark.parametrize("recipe", [tiny_splitmask, tiny_beit, tiny_ijepa, tiny_sparse_simmim])
+@pytest.mark.parametrize("recipe", [tiny_splitmask, tiny_beit, tiny_sparse_simmim])
 def test_memory_of_these_is_refused_by_name(recipe):
     with pytest.raises(ConfigError, match=f"memory of {recipe().objective.name} is not known"):
         step_memory(recipe(), micro_batch=1, device="cpu")

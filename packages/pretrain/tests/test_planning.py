@@ -1,8 +1,7 @@
-"""Planning: the published boundary, intervals against simulation, the choice of cells, memory, and `pretrain plan`."""
+"""Planning: the published boundary, intervals against simulation, the choice of cells, and `pretrain plan`."""
 
 import json
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,15 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from unveil_pretrain.cli import main
-from unveil_pretrain.errors import ConfigError, PlanError
+from unveil_pretrain.errors import PlanError
 from unveil_pretrain.planning.boundary import boundaries, judge
 from unveil_pretrain.planning.design import Point, choose, grid
 from unveil_pretrain.planning.interval import fisher_interval, pearson, published_correlation, published_interval
-from unveil_pretrain.planning.memory import step_memory
 from unveil_pretrain.planning.plans import read_plan
 from unveil_pretrain.planning.published import published_runs
 from unveil_pretrain.planning.speed import assumed_speed, measure, speed_of
-from unveil_pretrain.recipes import tiny_flip, tiny_mae
 
 SWIN = {"objective": "simmim", "encoder": "swinv2_b", "image_size": (192, 192)}
 
@@ -189,44 +186,6 @@ def test_an_empty_axis():
     with pytest.raises(PlanError, match="at least one"):
         grid((2, 0), 1)
     assert grid((1,), 1) == [Point((0,), 0)]
-
-
-def test_memory_by_hand():
-    memory = step_memory(tiny_mae(), micro_batch=8, device="cpu")
-    parameters = memory.gradients // 4
-    assert memory.weights == memory.gradients == memory.optimizer // 2
-    assert parameters > 818_176  # the encoder's, and the decoder's
-    assert memory.total == memory.fixed + 8 * memory.per_sample
-    assert memory.activations == memory.shared + 8 * memory.per_sample
-    assert step_memory(tiny_mae(), micro_batch=8, device="cuda").optimizer == 3 * memory.gradients
-
-
-@pytest.mark.parametrize("recipe", [tiny_mae, tiny_flip])
-def test_memory_grows_as_it_should(recipe):
-    config = recipe()
-    memory = step_memory(config, micro_batch=4, device="cpu")
-    less = step_memory(config, micro_batch=4, device="cpu", checkpointing=True)
-    assert less.per_sample < memory.per_sample
-    half = step_memory(replace(config, precision="bfloat16"), micro_batch=4, device="cpu")
-    assert half.per_sample < memory.per_sample
-    assert half.weights == memory.weights * 3 // 2
-    larger = step_memory(replace(config, image_size=(128, 128)), micro_batch=4, device="cpu")
-    assert larger.per_sample > 3 * memory.per_sample
-
-
-def test_masks_save_memory():
-    config = tiny_mae()
-    kept = step_memory(config, micro_batch=1, device="cuda")
-    more = step_memory(
-        replace(config, objective=replace(config.objective, mask_ratio=0.25)), micro_batch=1, device="cuda"
-    )
-    assert more.per_sample > kept.per_sample
-
-
-def test_a_step_has_a_sample():
-    config = tiny_mae()
-    with pytest.raises(ConfigError, match="at least 1"):
-        step_memory(config, micro_batch=0, device="cpu")
 
 
 def write_run(folder, num_rows):

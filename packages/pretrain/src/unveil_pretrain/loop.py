@@ -29,6 +29,7 @@ from unveil_pretrain.errors import DataError, PretrainError, ResumeError
 from unveil_pretrain.interrupts import Interrupted, StopRequest, stop_requests
 from unveil_pretrain.journal import count_skipped, record_reads, record_step
 from unveil_pretrain.loggers import LoggerName, check_loggers
+from unveil_pretrain.memory_check import check_memory
 from unveil_pretrain.parallel import Parallel
 from unveil_pretrain.record import RunFolder, about_run
 from unveil_pretrain.run import DeviceName, Run, assemble, choose_device, describe
@@ -64,6 +65,7 @@ def train(
     checkpoint_blocks: bool = False,
     checkpoint_format: CheckpointFormat = "contract",
     async_checkpoints: bool = False,
+    memory_limit: float = 0.0,
     loggers: Sequence[LoggerName] = ("tensorboard",),
     progress: bool = True,
     command: Sequence[str] = (),
@@ -87,6 +89,7 @@ def train(
         checkpoint_blocks: Compute the inside of the encoder's blocks twice instead of keeping it in memory.
         checkpoint_format: What checkpoints before the last hold; the last one is always of the contract.
         async_checkpoints: Write checkpoints in the background; the result does not depend on it.
+        memory_limit: GB that a process may take; 0 for what there is. A run whose steps cannot fit is refused.
         loggers: Where to show the scalars of the run besides its records.
         progress: Show a bar on stderr.
         command: The command line, recorded in run.json.
@@ -136,6 +139,7 @@ def train(
         # Seeds set for the run do not reach the caller's generators.
         with torch.random.fork_rng(devices=[] if place.type == "cpu" else [place]):
             run, position = assembled(checkpoint)
+            check_memory(run, checkpoint_blocks=checkpoint_blocks, parallel=parallel, limit=memory_limit, log=log)
             if world.writes:
                 _begin(run, position, log)
             shown = loggers if world.writes else ()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unveil_backbones.whole_files import write_whole
 
+from unveil_pretrain.commands import plan_cluster
 from unveil_pretrain.commands.parsing import parse
 from unveil_pretrain.config import FlipConfig, MimConfig
 from unveil_pretrain.errors import OutputError, PlanError
@@ -25,7 +26,10 @@ _SECONDS_PER_HOUR = 3600.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanCommand:
-    """Choose the cells of a study. Axes: recipes × encoders, fractions, steps; seeds repeat them."""
+    """Choose the cells of a study. Axes: recipes × encoders, fractions, steps; seeds repeat them.
+
+    With --cluster the command plans for many GPUs instead; `pretrain plan --cluster --help` lists its flags.
+    """
 
     recipes: tuple[str, ...]
     """Names of recipes, of `pretrain mim` or `pretrain flip`; from small to large."""
@@ -62,7 +66,9 @@ class PlanCommand:
 
 
 def run(given: Sequence[str]) -> int:
-    """Plan, print, and write the plan."""
+    """Plan, print, and write the plan; with --cluster, what runs need on many GPUs instead."""
+    if "--cluster" in given:
+        return plan_cluster.run([word for word in given if word != "--cluster"])
     command = parse(PlanCommand, given, prog="pretrain plan")
     _check(command)
     models = [(recipe, encoder) for recipe in command.recipes for encoder in command.encoders or ("",)]

@@ -60,6 +60,9 @@ class Place:
     cheaper for large models; `pretrain export` makes one of the contract."""
     async_checkpoints: bool = False
     """Write checkpoints in the background; costs host memory for a copy of weights and optimiser."""
+    memory_limit: float = 0.0
+    """GB that each process may take; 0 for what there is. A run that is predicted not to fit is refused before its
+    first step; predictions err, and a larger limit runs it nevertheless."""
     compile: bool = False
     """Compile the encoder's blocks by torch.compile."""
 
@@ -100,6 +103,7 @@ def start(config: MimConfig | FlipConfig, place: Place, command: Sequence[str], 
         parallel=Parallel(kind=place.parallel, shard_over=place.shard_over),
         checkpoint_format=place.checkpoint_format,
         async_checkpoints=place.async_checkpoints,
+        memory_limit=place.memory_limit,
         compile_blocks=place.compile,
         log=lambda line: print(line, file=sys.stderr, flush=True),
         command=command,

@@ -1,193 +1,273 @@
-"""Peak memory of a training step, from the settings alone.
+"""Peak memory of a training step, from the settings alone, on one of the processes of a run.
 
-A step holds the weights, their gradients, AdamW's two averages, and, at the end of the forward pass, whatever the
-backward pass will need. The last part is linear in the samples that are computed at once (the micro-batch). For the
-encoder it is counted: its forward pass runs on tensors without data, and the sizes of what autograd keeps are summed.
-Decoders and text towers are counted by a formula for a transformer block with fused attention, which keeps 16 numbers
-per token and channel: the inputs of both norms, of the two attention layers, of query, key and value, and of the two
-layers of the MLP and their activation.
+A step holds the most in one of three moments, and the largest is the prediction:
 
-Not in it: the process itself and its libraries (a few hundred MB; on CUDA also the context, some 0.5 GB), data on their
-way in, similarities between the samples of a batch, and what an allocator cannot use again. On CUDA AdamW computes on
-all weights at once, which costs one more copy of them for a moment. How far the model is off is in docs/planning.md.
+* backward: weights, AdamW's two averages, and whatever the forward and backward pass of a micro-batch hold, gradients
+  included, which is found by running them on tensors without data (`simulation.py`);
+* messages: where whole copies of the weights are trained, the sum over processes packs all gradients into messages at
+  once (`World.sum_gradients`): a second copy of the gradients;
+* update: on CUDA AdamW computes on all weights at once and makes one more copy of them; on a CPU two of the largest.
 
-Under bfloat16 the inputs of the matrix products are kept in two bytes, those of the norms in four, and the weights
-exist in both: a block keeps 36 instead of 64 bytes per token and channel. The encoder's count is scaled likewise.
+Under FSDP2 (`fully_shard` by block, in s shards) weights, gradients and averages are one s-th each. Whole at any time
+are: what lies outside of blocks, and its gradients; two blocks, the one in use and the one that is gathered ahead; the
+gradients of one block, and the message in which they are summed, in float32. Under bfloat16 blocks are gathered, and
+have gradients, in two bytes. Between micro-batches nothing is summed, so that with several of them each process holds
+whole gradients in float32.
+
+Not in it: the process itself and its libraries (a few hundred MB; on CUDA also the context, some 0.5 GB), what kernels
+take and give back inside, and what an allocator cannot use again. How far it is off is in docs/planning.md.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
-from unveil_backbones import Encoder, create, create_text
+from unveil_backbones import SwinConfig, create
 
 from unveil_pretrain.config import FlipConfig, MimConfig
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.objectives.flip import FLIPConfig
-from unveil_pretrain.objectives.mae import MAEConfig, MAEDecoder
-from unveil_pretrain.objectives.simmim import SimMIMConfig
-from unveil_pretrain.planning.flops import sample_flops
+from unveil_pretrain.planning.layouts import Device
+from unveil_pretrain.planning.simulation import Gradients, Pairs, Simulated, simulate
 
-__all__ = ["StepMemory", "step_memory"]
+__all__ = ["ERROR", "MemoryLine", "StepMemory", "step_memory"]
+
+ERROR = 0.15
+"""How far a prediction may be off, as a share of what is measured."""
 
 _FLOAT = 4
-_KEPT_PER_CHANNEL = 16  # numbers that a block keeps per token and channel
-_HALF = 36 / 64  # share of the bytes that a block keeps under bfloat16
-_IMAGE_COPIES = 6  # uint8 and normalised pixels, target, prediction, their difference and its sign
+_SMALL = (2, 4)  # micro-batches that a line is drawn through
+_HALF_SHARE = 0.5  # two bytes of four
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepMemory:
-    """Bytes of a training step, part by part."""
+    """Bytes of a training step on one process."""
 
     weights: int
-    """Parameters; under bfloat16 also their copies of two bytes."""
-    gradients: int
-    """One number per parameter."""
+    """Parameters and buffers that this process keeps: all of them, or its shard."""
     optimizer: int
-    """AdamW's averages, and on CUDA the copy that an update makes."""
-    per_sample: int
-    """Activations of a sample."""
-    shared: int
-    """Activations of a batch, whatever its size."""
+    """AdamW's averages of these."""
+    gradients: int
+    """One number for each of these, at the end of the backward pass."""
+    activations: int
+    """What else the forward and backward pass hold at their peak; gradients as far as there are any by then."""
+    gathered: int
+    """FSDP2: what is whole at the same time: blocks, their gradients and messages, and all outside of blocks."""
+    messages: int
+    """Gradients packed for their sum over processes."""
+    update: int
+    """What AdamW makes besides its averages."""
+    images: int
+    """On a CPU: the bytes of this batch and of the next."""
     micro_batch: int
     """Samples computed at once."""
 
     @property
-    def activations(self) -> int:
-        """Of all samples of a micro-batch."""
-        return self.shared + self.micro_batch * self.per_sample
-
-    @property
-    def fixed(self) -> int:
-        """What does not depend on the micro-batch."""
-        return self.weights + self.gradients + self.optimizer + self.shared
+    def moments(self) -> dict[str, int]:
+        """Bytes in each of the moments of a step in which it may hold the most."""
+        kept = self.weights + self.optimizer + self.images
+        return {
+            "backward": kept + self.activations + self.gathered,
+            "messages": kept + self.gradients + self.messages,
+            "update": kept + self.gradients + self.update,
+        }
 
     @property
     def total(self) -> int:
-        """All of it: the peak, when the gradients of earlier micro-batches exist."""
-        return self.fixed + self.micro_batch * self.per_sample
+        """The peak: the largest moment."""
+        return max(self.moments.values())
+
+    @property
+    def moment(self) -> str:
+        """The one in which it is reached."""
+        return max(self.moments, key=lambda name: self.moments[name])
 
 
 def step_memory(
     config: MimConfig | FlipConfig,
     *,
     micro_batch: int,
-    device: Literal["cpu", "cuda"],
+    device: Device,
     checkpointing: bool = False,
+    num_shards: int = 1,
+    num_replicas: int = 1,
 ) -> StepMemory:
-    """Predict the peak memory of a step; nothing is allocated.
+    """Predict the peak memory of a step; nothing of its size is allocated.
 
     Args:
-        config: What is trained.
-        micro_batch: Samples computed at once, at least 1.
+        config: What is trained; its batch is dealt out to `num_shards` × `num_replicas` processes.
+        micro_batch: Samples computed at once, at least 1; more than a process has count as all of them.
         device: Where.
         checkpointing: Whether the blocks of the encoder forget their inner activations.
+        num_shards: Parts that FSDP2 cuts the weights into; 1 for whole copies.
+        num_replicas: Copies of the weights.
 
     Raises:
-        ConfigError: the objective is not known here, or there is no sample.
+        ConfigError: the objective is not known here, there is no sample, or the batch cannot be dealt out.
         BackboneError: the encoder is unknown or the image size does not suit it.
     """
-    if micro_batch < 1:
-        raise ConfigError(f"micro_batch is {micro_batch}; give at least 1 sample")
-    known = sample_flops(config)
-    if not isinstance(config.objective, SimMIMConfig | MAEConfig | FLIPConfig):
-        raise ConfigError(f"the memory of {config.objective.name} is not known; give simmim, mae or flip")
-    with torch.device("meta"):
-        encoder = create(config.encoder, image_size=config.image_size).train()
-    per_sample, shared = _encoder_kept(encoder, config.image_size, known.num_encoded, checkpointing)
-    parameters, kept = _rest(config, encoder, known.num_encoded)
-    half = config.precision == "bfloat16"
-    parameters += sum(parameter.numel() for parameter in encoder.parameters())
-    blocks = per_sample + _FLOAT * kept
-    images = _IMAGE_COPIES * 3 * config.image_size[0] * config.image_size[1] * _FLOAT
+    own = _own(config, micro_batch, num_shards, num_replicas)
+    micro = min(micro_batch, own)
+    num_processes = num_shards * num_replicas
+    gradients: Gradients = "dropped" if num_shards > 1 else "there" if micro < own else "none"
+    traced = _simulated(config, micro, own, num_processes, device == "cpu", checkpointing, gradients)
+    return _assembled(config, traced, traced.peak, micro, own, device, checkpointing, num_shards, num_replicas)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryLine:
+    """The memory of steps of one configuration on one kind of device, for any micro-batch and number of processes.
+
+    Two small micro-batches are simulated; larger ones lie on the line through them. Gradients count as if they were
+    there from the beginning, and a pair loss by a formula, so that it is a little above `step_memory`.
+    """
+
+    config: MimConfig | FlipConfig
+    """What is trained."""
+    device: Device
+    """Where."""
+    checkpointing: bool = False
+    """Whether the blocks of the encoder forget their inner activations."""
+
+    @property
+    def num_trained(self) -> int:
+        """Parameters that have gradients."""
+        return self._traced("there")[0].trained // _FLOAT
+
+    def at(self, micro_batch: int, *, num_shards: int = 1, num_replicas: int = 1) -> StepMemory:
+        """As `step_memory`."""
+        own = _own(self.config, micro_batch, num_shards, num_replicas)
+        micro = min(micro_batch, own)
+        gradients: Gradients = "dropped" if num_shards > 1 else "there"
+        small, large = self._traced(gradients)
+        slope = (large.peak - small.peak) / (_SMALL[1] - _SMALL[0])
+        peak = small.peak + slope * (micro - _SMALL[0])
+        held, loss = _pair_loss(self.config, own, num_shards * num_replicas)
+        peak = max(peak + held, loss) if micro < own else peak + loss
+        return _assembled(
+            self.config, small, round(peak), micro, own, self.device, self.checkpointing, num_shards, num_replicas
+        )
+
+    def _traced(self, gradients: Gradients) -> tuple[Simulated, Simulated]:
+        small, large = (
+            _simulated(self.config, size, size, 1, self.device == "cpu", self.checkpointing, gradients)
+            for size in _SMALL
+        )
+        return small, large
+
+    def largest(self, available: float, *, num_shards: int = 1, num_replicas: int = 1) -> int:
+        """The largest micro-batch whose step stays within so many bytes; 0 where not even one sample does.
+
+        Raises:
+            ConfigError: the batch cannot be dealt out to the processes.
+        """
+        low, high = 0, self.config.batch_size // (num_shards * num_replicas)
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = self.at(middle, num_shards=num_shards, num_replicas=num_replicas).total <= available
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low
+
+
+def _own(config: MimConfig | FlipConfig, micro_batch: int, num_shards: int, num_replicas: int) -> int:
+    """Samples of one process.
+
+    Raises:
+        ConfigError: a number is below 1, or the batch cannot be dealt out.
+    """
+    if min(micro_batch, num_shards, num_replicas) < 1:
+        raise ConfigError(
+            f"micro_batch is {micro_batch}, num_shards {num_shards} and num_replicas {num_replicas}; "
+            "give at least 1 sample, and 1 of each"
+        )
+    num_processes = num_shards * num_replicas
+    if config.batch_size % num_processes:
+        raise ConfigError(
+            f"a batch of {config.batch_size} cannot be dealt out equally to {num_processes} processes; give a multiple"
+        )
+    return config.batch_size // num_processes
+
+
+def _assembled(
+    config: MimConfig | FlipConfig,
+    traced: Simulated,
+    peak: int,
+    micro: int,
+    own: int,
+    device: Device,
+    checkpointing: bool,
+    num_shards: int,
+    num_replicas: int,
+) -> StepMemory:
+    """What a simulated micro-batch means for a process of a run."""
+    half, sharded = config.precision == "bfloat16", num_shards > 1
+    trained = -(-traced.trained // num_shards)
+    scores = 0 if device == "cpu" else _swin_scores(config, micro, checkpointing, half)
+    gathered = _gathered(traced, half) + (trained if micro == own else traced.trained) if sharded else 0
     return StepMemory(
-        weights=parameters * (_FLOAT + (2 if half else 0)),
-        gradients=parameters * _FLOAT,
-        optimizer=parameters * _FLOAT * (3 if device == "cuda" else 2),
-        per_sample=round(blocks * (_HALF if half else 1.0)) + images,
-        shared=shared,
-        micro_batch=micro_batch,
+        weights=-(-traced.weights // num_shards),
+        optimizer=2 * trained,
+        gradients=trained,
+        activations=peak - scores,
+        gathered=gathered,
+        messages=trained if num_replicas > 1 and not sharded else 0,
+        update=trained if device == "cuda" else 2 * traced.largest // num_shards,
+        images=0 if device == "cuda" else 2 * own * 3 * config.image_size[0] * config.image_size[1],
+        micro_batch=micro,
     )
 
 
-def _encoder_kept(
-    encoder: Encoder, image_size: tuple[int, int], num_encoded: int, checkpointing: bool
-) -> tuple[int, int]:
-    """Bytes that autograd keeps for a sample, and for a batch whatever its size; the difference of two batches.
-
-    A checkpointed block computes its inner activations again, one block at a time: the largest is added.
-    """
-    # Faster ways of computing the same keep as much or less; some of them cannot run without data.
-    encoder.set_optimisations({"kept_patches"} & set(encoder.OPTIMISATIONS))
-    grid = encoder.grid(*image_size)
-    subset = num_encoded if encoder.accepts_subset and num_encoded < grid[0] * grid[1] else None
-    one, two, three = (_kept_bytes(encoder, batch, image_size, subset) for batch in (1, 2, 3))
-    per_sample, shared = three - two, max(0, 2 * one - two)
-    if not checkpointing:
-        return per_sample, shared
-    encoder.checkpoint_blocks = True
-    two_inputs, three_inputs = (_kept_bytes(encoder, batch, image_size, subset) for batch in (2, 3))
-    inputs = three_inputs - two_inputs
-    return inputs + round((per_sample - inputs) / max(1, len(encoder.block_names()))), shared
+def _pair_loss(config: MimConfig | FlipConfig, own: int, num_processes: int) -> tuple[int, int]:
+    """Bytes of embeddings and their gradients that stay, and of a pair loss in all; of other objectives none."""
+    objective = config.objective
+    if not isinstance(objective, FLIPConfig):
+        return 0, 0
+    every, width = own * num_processes, objective.embed_dim
+    held = _FLOAT * 4 * own * width  # images and texts, and the gradients of both
+    copies = 2 if num_processes == 1 else 4  # texts and their gradients; on several processes also before joining
+    blocks = 3 * min(objective.loss_chunk, own) * every
+    return held, held + _FLOAT * (2 * own * width + copies * every * width + blocks)
 
 
-def _kept_bytes(encoder: Encoder, batch: int, size: tuple[int, int], subset: int | None) -> int:
-    images = torch.empty(batch, 3, *size, device="meta")
-    keep = None if subset is None else torch.zeros(batch, subset, dtype=torch.int64, device="meta")
-    with _counting(encoder) as kept:
-        encoder.encode(encoder.embed(images, keep), encoder.grid(*size), keep)
-    return sum(storage.nbytes() for storage in kept.values())
+@lru_cache(maxsize=64)
+def _simulated(
+    config: MimConfig | FlipConfig,
+    micro: int,
+    own: int,
+    num_processes: int,
+    explicit_attention: bool,
+    checkpointing: bool,
+    gradients: Gradients,
+) -> Simulated:
+    return simulate(
+        config,
+        micro_batch=micro,
+        pairs=Pairs(own=own, num_processes=num_processes),
+        explicit_attention=explicit_attention,
+        checkpointing=checkpointing,
+        gradients=gradients,
+    )
 
 
-@contextmanager
-def _counting(module: nn.Module) -> Iterator[dict[int, torch.UntypedStorage]]:
-    """Collect the storages that autograd keeps, each once, and without the module's own."""
-    own = {tensor.untyped_storage()._cdata for tensor in (*module.parameters(), *module.buffers())}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield kept
+def _gathered(traced: Simulated, half: bool) -> int:
+    """What FSDP2 has whole besides the shards."""
+    share = _HALF_SHARE if half else 1.0
+    in_use_and_next, gradients, message = 2 * share * traced.block, share * traced.block, traced.block
+    return round(2 * traced.root + in_use_and_next + gradients + message)
 
 
-def _rest(config: MimConfig | FlipConfig, encoder: Encoder, num_encoded: int) -> tuple[int, int]:
-    """Parameters outside the encoder, and numbers that autograd keeps there for a sample."""
-    objective, (rows, cols) = config.objective, encoder.grid(*config.image_size)
-    match objective:
-        case MAEConfig():
-            outputs = encoder.patch_size**2 * 3
-            with torch.device("meta"):
-                decoder = MAEDecoder(
-                    encoder.width,
-                    width=objective.decoder_width,
-                    depth=objective.decoder_depth,
-                    heads=objective.decoder_heads,
-                    num_outputs=outputs,
-                )
-            tokens = encoder.num_prefix_tokens + rows * cols
-            return _size(decoder), _blocks(tokens, objective.decoder_width, objective.decoder_depth)
-        case FLIPConfig():
-            with torch.device("meta"):
-                text = create_text(objective.text, vocab_size=objective.vocab_size, length=objective.text_length)
-            shape = text.config
-            projections = (encoder.width + text.width) * objective.embed_dim
-            return _size(text) + projections, _blocks(shape.length, shape.width, shape.depth)
-        case _:
-            return encoder.width * 3 * encoder.stride**2, 0
-
-
-def _blocks(tokens: int, width: int, depth: int) -> int:
-    return _KEPT_PER_CHANNEL * tokens * width * depth
-
-
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def _swin_scores(config: MimConfig | FlipConfig, micro: int, checkpointing: bool, half: bool) -> int:
+    """Probabilities that SwinV2's attention keeps on a CPU and not on CUDA, where one block's are made again."""
+    with torch.device("meta"):
+        encoder = create(config.encoder, image_size=config.image_size)
+    shape = encoder.config
+    if not isinstance(shape, SwinConfig) or checkpointing:
+        return 0
+    grid, kept, largest = encoder.grid(*config.image_size), 0, 0
+    for stage, (depth, heads) in enumerate(zip(shape.depths, shape.num_heads, strict=True)):
+        rows, cols = grid[0] >> stage, grid[1] >> stage
+        window = min(shape.window_sizes[stage], rows, cols)
+        one = -(-rows // window) * -(-cols // window) * heads * window**4
+        kept, largest = kept + depth * one, max(largest, one)
+    return round((kept - largest) * micro * 4 * (_HALF_SHARE if half else 1.0))
