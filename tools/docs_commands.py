@@ -205,7 +205,7 @@ def _python(given: list[str]) -> str:
             return ""
         case ["-m", "pytest", *rest]:
             paths = [word.partition("::")[0] for word in rest if word.startswith(("tests/", "packages/"))]
-            return "".join(f"there is no {path}" for path in paths if not (ROOT / path).exists())
+            return "".join(f"there is no {path}" for path in paths if not any(ROOT.glob(path.rstrip("/"))))
         case ["-m", "venv" | "pip" | "http.server", *_] | []:
             return ""
         case ["-m", module, *rest]:
