@@ -74,6 +74,7 @@ def test_one_and_two_processes_train_alike(over_processes, simmim_config):
 def test_a_batch_that_cannot_be_dealt_out_is_refused(simmim_config, tmp_path, shards, monkeypatch):
     for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("unveil_pretrain.world._fresh_store", lambda world: None)
     monkeypatch.setattr("unveil_pretrain.world.dist.init_process_group", lambda *_, **__: None)
     monkeypatch.setattr("unveil_pretrain.world.dist.destroy_process_group", lambda: None)
     monkeypatch.setattr("unveil_pretrain.world.World.first_says", lambda self, make: make())

@@ -148,6 +148,6 @@ except ProcessLostError as error:
 
 def test_a_process_that_has_gone_is_an_error_with_a_name(in_processes):
     said, nothing = in_processes(2, LEFT)
-    assert "process 0 of 2 has lost the connection to another one" in said
+    assert "process 0 of 2 has no connection, or no longer, to another one" in said
     assert "--max-restarts" in said
     assert nothing == ""

@@ -18,6 +18,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors as flatten
 from torch._utils import _unflatten_dense_tensors as unflatten
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 from unveil_backbones.errors import BackboneError
 
@@ -235,19 +237,32 @@ def joined(world: World, device: torch.device) -> Iterator[World]:
             raise error
         torch.cuda.set_device(world.local_rank)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, rank=world.rank, world_size=world.size)
+    try:
+        dist.init_process_group(backend, store=_fresh_store(world), rank=world.rank, world_size=world.size)
+    except ValueError as error:  # a variable of torchrun's is missing
+        raise ConfigError(f"{error}; start several processes by torchrun") from error
+    except RuntimeError as error:
+        raise _lost(world) from error
     try:
         yield world
     except Exception as error:
         if _is_of_connection(error):
-            lost = _lost(world)
-            lost.add_note(ONE_PROCESS)
-            raise lost from error
+            raise _lost(world) from error
         if _SHARED not in getattr(error, "__notes__", ()):
             error.add_note(ONE_PROCESS)
         raise
     finally:
         dist.destroy_process_group()
+
+
+def _fresh_store(world: World) -> Store:
+    """Where the processes find each other's addresses; not those of the processes that torchrun has restarted.
+
+    torchrun's agent keeps one store for all its restarts (PyTorch 2.13, `dynamic_rendezvous.py`), in which a new
+    process may find the address of a dead one before that of the process in its place.
+    """
+    store = next(iter(rendezvous("env://", world.rank, world.size)))[0]
+    return PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}_of_{world.size}", store)
 
 
 def _is_of_connection(error: Exception) -> bool:
@@ -258,11 +273,13 @@ def _is_of_connection(error: Exception) -> bool:
 
 
 def _lost(world: World) -> ProcessLostError:
-    return ProcessLostError(
-        f"process {world.rank} of {world.size} has lost the connection to another one, which has ended or cannot be "
-        "reached; what it said, or the system's log where it was killed, has the reason; torchrun with --max-restarts "
-        "starts all of them again from the last checkpoint, and so does the same command"
+    error = ProcessLostError(
+        f"process {world.rank} of {world.size} has no connection, or no longer, to another one, which has ended or "
+        "cannot be reached; what it said, or the system's log where it was killed, has the reason; torchrun with "
+        "--max-restarts starts all of them again from the last checkpoint, and so does the same command"
     )
+    error.add_note(ONE_PROCESS)
+    return error
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
