@@ -42,7 +42,7 @@ _PUBLIC_NAME = re.compile(
 )
 
 _USER = re.compile(
-    r"(?P<scheme>\b[a-z][a-z0-9+.-]{0,20}://)"
+    r"(?P<scheme>\b[a-z][a-z0-9+.-]{1,20}:/{1,2})"  # one slash where it went through a path
     # A password with a slash is no valid URL, and is written all the same; a port is digits.
     r"(?:[^\s/?#'\"<>@:]{0,200}:(?!\d{1,5}(?:/|$))[^\s'\"<>@]{0,500}|[^\s/?#'\"<>]{0,500})@",
     re.IGNORECASE,
@@ -78,7 +78,7 @@ def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     for value in _values(os.environ if environment is None else environment):
         if value in text:
             text = text.replace(value, HIDDEN)
-    if "://" in text:
+    if ":/" in text:
         text = _USER.sub(lambda found: f"{found['scheme']}{HIDDEN}@", text)
     if "=" in text or ":" in text:
         text = _QUERY.sub(_without_parameter, text)
