@@ -1,7 +1,7 @@
 """Words of every command, in any order and of any kind: understood, or refused in one line with exit code 2.
 
-Reading the words of a command takes 1 to 20 ms, so that 10,000 for each of 29 commands would take half an hour; the slow
-run feeds each of them 400 (11,200 in all), and the small languages inside options are fed 10,000 elsewhere.
+Reading the words of a command takes 1 to 20 ms, so that 10,000 for each of 29 commands would take half an hour; the
+slow run feeds each of them 400 (11,200 in all), and the small languages inside options are fed 10,000 elsewhere.
 """
 
 import contextlib

@@ -68,7 +68,7 @@ def large_results_through_correlate(place: Place) -> Parser:
 
     file = place.scratch / "results.jsonl"
     rows = tree_of(place.good / "eval" / "results" / "results.jsonl")
-    return file_parser(file, lambda random: _lines(random, rows), lambda: read_cells([file]), num_slow=5_000)
+    return file_parser(file, lambda random: _lines(random, rows), lambda: read_cells([file]), num_slow=2_000)
 
 
 def _correlated(paths):
@@ -99,7 +99,7 @@ def _verified(place: Place, pattern: str) -> Parser:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return verify(parse_options(VerifyOptions, "verify", [str(folder)]))
 
-    return file_parser(file, make, read, num_slow=400)  # 30 ms each: everything is hashed
+    return file_parser(file, make, read, num_slow=100)  # 0.3 s each: every checkpoint is loaded
 
 
 def protocols(place: Place) -> Parser:
@@ -246,7 +246,7 @@ def rows_in_a_report(place: Place) -> Parser:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return report(options)
 
-    return Parser(make=make, read=read, allowed=(HarnessError,), num_slow=200)  # half a second each: figures
+    return Parser(make=make, read=read, allowed=(HarnessError,), num_slow=20)  # a second each: figures
 
 
 def vars_of(row):

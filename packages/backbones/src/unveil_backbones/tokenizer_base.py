@@ -75,7 +75,7 @@ def fixed_rows(tokenizer: Tokenizer, remedy: str) -> tuple[int, int]:
         TokenizerError: It pads or cuts to no length, or to two.
     """
     truncation, padding = tokenizer.truncation, tokenizer.padding
-    if truncation is None or padding is None or padding["length"] != truncation["max_length"]:
+    if truncation is None or padding is None or padding["length"] != truncation["max_length"] or truncation["stride"]:
         raise TokenizerError(
             f"the tokenizer pads and cuts to no fixed length; both have to be the same; make it with {remedy}"
         )

@@ -190,6 +190,9 @@ def _parse_row(line: bytes, where: str) -> ResultRow:
     for name, (allowed, spelling) in _FIELD_TYPES.items():
         if name in fields and not isinstance(fields[name], allowed):
             raise ResultsError(f"{where}: field {name} must be {spelling}, got {fields[name]!r}")
+    for name in ("versions", "tables"):
+        if not all(isinstance(value, str) for value in fields.get(name, {}).values()):
+            raise ResultsError(f"{where}: field {name} must hold texts; move the damaged line out of the file")
     odd = next((name for name, value in fields.items() if isinstance(value, int | float) and not _fits(value)), None)
     if odd is not None:
         raise ResultsError(

@@ -34,8 +34,9 @@ def _numbers(value: JSON, count: int) -> tuple[float, ...] | None:
     """Return a list of ``count`` numbers, or ``None`` if it is something else."""
     if not isinstance(value, list) or len(value) != count:
         return None
-    plain = [float(item) for item in value if isinstance(item, int | float) and not isinstance(item, bool)]
-    return tuple(plain) if len(plain) == count else None
+    plain = [item for item in value if isinstance(item, int | float) and not isinstance(item, bool)]
+    known = len(plain) == count and all(-1e9 < item < 1e9 for item in plain)
+    return tuple(float(item) for item in plain) if known else None
 
 
 def timm_details(configs: Configs) -> Details:
