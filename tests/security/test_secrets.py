@@ -54,10 +54,21 @@ HOLDING = [
     "https://host/planted0%2Faws%2Bsecret%3Dx",
 ]
 HARMLESS = [
-    "data/train-{00000..00003}.tar", "s3://bucket/key=3/x.tar", "mask_token=learned", "tokens_seen: 400",
-    "https://host:8080/a@b", "C:/a@b", "/data/a@b: no file", "num_tokens=3, pad_token: [PAD]", "the key 'a' occurs more than once", "user@example.org",
-    "https://host/x?versionId=3&part=2", "passport: mask ratio 0.6", "checkpoint_sha256: " + "0" * 64, "",
-]  # fmt: skip
+    "data/train-{00000..00003}.tar",
+    "s3://bucket/key=3/x.tar",
+    "mask_token=learned",
+    "tokens_seen: 400",
+    "https://host:8080/a@b",
+    "C:/a@b",
+    "/data/a@b: no file",
+    "num_tokens=3, pad_token: [PAD]",
+    "the key 'a' occurs more than once",
+    "user@example.org",
+    "https://host/x?versionId=3&part=2",
+    "passport: mask ratio 0.6",
+    "checkpoint_sha256: " + "0" * 64,
+    "",
+]
 
 
 @pytest.mark.parametrize("text", HOLDING)
@@ -223,13 +234,13 @@ def test_whole_commands_leak_nothing(tmp_path):
         ("pretrain", ["audit", place, "--json", str(out / "audit.json")], None),
         ("pretrain", ["score", "--ckpt", str(out / "run"), "--images", place, "--json", str(out / "score.json")], 0),
         ("evalharness", ["run", "--ckpt", place, "--data-root", place, "--output-path", str(out / "e")], None),
-        ("evalharness", ["report", str(out / f"{USER}:pw@host?sig={SIGNATURE}"), "--output", str(out / "r")], 2),
+        ("evalharness", ["report", place, "--output", str(out / "r")], 2),
         ("evalharness", ["gate", "--baseline", place, "--candidate", place, "--policy", "p"], 4),
     ):
         found, text = _run([module, *words], tmp_path / "cwd", environment)
         said.append(text)
         assert code is None or found == code, text[-1500:]
-        assert not leaks(text.replace(f"{out}/{USER}:pw@host?sig={SIGNATURE}", "")), text
+        assert not leaks(text), text
     assert leaking_files(out) == {}
     assert any(HIDDEN in text for text in said)
 
