@@ -21,7 +21,7 @@ from unveil_evalharness.errors import HarnessError
 from unveil_masking import MaskingError
 from unveil_pretrain.errors import PretrainError
 
-__all__ = ["NAMED", "NUM_FAST", "NUM_SLOW", "Parser", "Place", "bounded", "file_parser", "fuzz", "tree_of"]
+__all__ = ["NAMED", "NUM_FAST", "NUM_SLOW", "Parser", "Place", "bounded", "feed", "file_parser", "fuzz", "tree_of"]
 
 NUM_FAST = 200
 """Inputs of each parser in a default run of the tests."""
@@ -99,13 +99,18 @@ def fuzz(parser: Parser, num_inputs: int) -> None:
     def batch(seed: int) -> None:
         random = Random(seed)
         for _ in range(_BATCH):
-            _feed(parser, parser.make(random))
+            feed(parser, parser.make(random))
 
     with bounded(_SECONDS * max(1, num_inputs // 200)):
         batch()
 
 
-def _feed(parser: Parser, given_input: Any) -> None:
+def feed(parser: Parser, given_input: Any) -> None:
+    """Feed the parser one input.
+
+    Raises:
+        AssertionError: it raised what it may not, or said nothing; shows the input.
+    """
     try:
         parser.read(given_input)
     except parser.allowed as error:
