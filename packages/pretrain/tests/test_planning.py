@@ -250,6 +250,8 @@ def test_plan_command(tmp_path, capsys):
         (["--seeds", "1", "1"], "each value once"),
         (["--recipes", "nope"], "no recipe 'nope'"),
         (["--set", "x"], "name=value"),
+        (["--gpu-memory", "-1"], "must not be negative"),
+        (["--gpu-memory", "0.01"], "what fits: --"),
     ],
 )
 def test_plan_refusals(words, says, capsys):

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,9 +11,11 @@ from unveil_backbones.whole_files import write_whole
 from unveil_pretrain.commands import plan_cluster
 from unveil_pretrain.commands.parsing import parse
 from unveil_pretrain.config import FlipConfig, MimConfig
-from unveil_pretrain.errors import OutputError, PlanError
+from unveil_pretrain.errors import MemoryLimitError, OutputError, PlanError
 from unveil_pretrain.planning.design import RULE, Point, choose, grid
+from unveil_pretrain.planning.fits import judge_fit
 from unveil_pretrain.planning.forecast import Forecast, Forecaster
+from unveil_pretrain.planning.layouts import Layout
 from unveil_pretrain.planning.outlook import outlook, table, to_json
 from unveil_pretrain.planning.plans import Cell, Plan
 from unveil_pretrain.planning.speed import Speed, assumed_speed, measure, speed_of
@@ -22,6 +24,7 @@ from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
 __all__ = ["PlanCommand", "run"]
 
 _SECONDS_PER_HOUR = 3600.0
+_BYTES_PER_GIGA = 1e9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +59,14 @@ class PlanCommand:
     """Device to assume, by a name such as 'NVIDIA H100'; with --mfu."""
     mfu: float = 0.0
     """Share of the device's peak to assume."""
+    gpu_memory: float = 0.0
+    """GB of a device: a recipe whose steps cannot fit is refused, with what does; 0 leaves that out."""
+    num_gpus: int = 1
+    """For --gpu-memory: devices that share the batch, a whole copy of the weights on each."""
+    micro_batch_size: int = 0
+    """For --gpu-memory: samples computed at once on each; 0 for all of its part of the batch."""
+    checkpoint_blocks: bool = False
+    """For --gpu-memory: whether the encoder's blocks are computed twice instead of kept."""
     price: float = 0.0
     """Price of a device-hour in any currency."""
 
@@ -89,6 +100,7 @@ def run(given: Sequence[str]) -> int:
                 settings=settings | ({"encoder": encoder} if encoder else {}),
             )
         )
+    notes_of_memory = _memory(command, {forecast.config for forecast in forecasts.values()})
     budget = command.flops or command.gpu_hours * _SECONDS_PER_HOUR or float("inf")
     costs = dict.fromkeys(points, 0.0)
     if budget != float("inf"):
@@ -99,7 +111,7 @@ def run(given: Sequence[str]) -> int:
         cheapest = min(costs.values())
         raise PlanError(f"no cell fits the budget: the cheapest needs {cheapest / budget:.3g} times as much; raise it")
     taken, dropped = ([forecasts[point] for point in part] for part in (choice.taken, choice.dropped))
-    notes = (RULE, *_assumptions(command), *outlook(taken, dropped, num_seeds=len(command.seeds)))
+    notes = (RULE, *_assumptions(command), *notes_of_memory, *outlook(taken, dropped, num_seeds=len(command.seeds)))
     plan = Plan(cells=tuple(forecast.cell for forecast in taken), num_images=command.num_images, notes=notes)
     if command.json:
         print(json.dumps(to_json(taken, dropped, notes, price=command.price), indent=1))
@@ -121,6 +133,8 @@ def _check(command: PlanCommand) -> None:
         raise PlanError(
             "budget and price must not be negative, and --num-images at least 1; change the one that is not"
         )
+    if command.gpu_memory < 0 or command.num_gpus < 1 or command.micro_batch_size < 0:
+        raise PlanError("--gpu-memory and --micro-batch-size must not be negative, and --num-gpus is at least 1")
     if bool(command.on) != bool(command.mfu):
         raise PlanError("--on and --mfu belong together; give both, for example --on 'NVIDIA H100' --mfu 0.4")
     for name, values in (("fractions", command.fractions), ("steps", command.steps), ("seeds", command.seeds)):
@@ -183,6 +197,32 @@ def _assumptions(command: PlanCommand) -> list[str]:
         "time is that of training steps on one device: validation, checkpoints and waiting for data come on top"
     )
     return said
+
+
+def _memory(command: PlanCommand, configs: Iterable[MimConfig | FlipConfig]) -> list[str]:
+    """What may not fit, in words.
+
+    Raises:
+        MemoryLimitError: a step cannot fit; names what does.
+    """
+    if not command.gpu_memory:
+        return []
+    layout = Layout(
+        micro_batch=command.micro_batch_size,
+        device="cuda",
+        checkpointing=command.checkpoint_blocks,
+        num_replicas=command.num_gpus,
+    )
+    warnings: dict[str, None] = {}
+    # Neither length nor seed changes a step.
+    for config in {replace(config, steps=1, warmup_steps=0, seed=config.val_mask_seed + 1) for config in configs}:
+        verdict, said = judge_fit(config, layout, command.gpu_memory * _BYTES_PER_GIGA)
+        said = f"{config.objective.name} on {config.encoder}: {said}"
+        if verdict == "cannot fit":
+            raise MemoryLimitError(f"{said}; --gpu-memory 0 plans it nevertheless")
+        if verdict == "may not fit":
+            warnings[said] = None
+    return list(warnings)
 
 
 def _write(file: Path, plan: Plan) -> None:

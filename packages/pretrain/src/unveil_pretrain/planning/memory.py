@@ -259,15 +259,23 @@ def _gathered(traced: Simulated, half: bool) -> int:
 
 def _swin_scores(config: MimConfig | FlipConfig, micro: int, checkpointing: bool, half: bool) -> int:
     """Probabilities that SwinV2's attention keeps on a CPU and not on CUDA, where one block's are made again."""
-    with torch.device("meta"):
-        encoder = create(config.encoder, image_size=config.image_size)
-    shape = encoder.config
-    if not isinstance(shape, SwinConfig) or checkpointing:
+    if checkpointing:
         return 0
-    grid, kept, largest = encoder.grid(*config.image_size), 0, 0
+    return round(_scores(config.encoder, config.image_size) * micro * _FLOAT * (_HALF_SHARE if half else 1.0))
+
+
+@lru_cache(maxsize=64)
+def _scores(encoder: str, image_size: tuple[int, int]) -> int:
+    """Of a sample, in all blocks but the largest; 0 where the encoder is no SwinV2."""
+    with torch.device("meta"):
+        made = create(encoder, image_size=image_size)
+    shape = made.config
+    if not isinstance(shape, SwinConfig):
+        return 0
+    grid, kept, largest = made.grid(*image_size), 0, 0
     for stage, (depth, heads) in enumerate(zip(shape.depths, shape.num_heads, strict=True)):
         rows, cols = grid[0] >> stage, grid[1] >> stage
         window = min(shape.window_sizes[stage], rows, cols)
         one = -(-rows // window) * -(-cols // window) * heads * window**4
         kept, largest = kept + depth * one, max(largest, one)
-    return round((kept - largest) * micro * 4 * (_HALF_SHARE if half else 1.0))
+    return kept - largest
