@@ -93,11 +93,7 @@ def test_evalharness_records_the_failure_and_does_the_other_task(subjects, tmp_p
     summary = run(options, load=loader(Failing(), ToyTask()))
     assert [(row.task, row.status) for row in summary.rows if row.main] == [("line", "failed"), ("toy", "ok")]
     reason = summary.rows[0].error
-    assert (
-        ("DataLoader worker" in reason and "killed by signal" in reason)
-        if fault == "worker"
-        else ("not finite" in reason)
-    )
+    assert ("a loader's process ended" if fault == "worker" else "not finite") in reason
     assert set(children()) == before
     run(options, load=loader(LineTask(), ToyTask()))
     rows = latest(read_rows(tmp_path / "out" / "results.jsonl"))

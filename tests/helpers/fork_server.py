@@ -73,8 +73,10 @@ class ForkServer:
     def close(self) -> None:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
+        # An end of the pipe would not do: processes that were forked from here since may hold the other end.
+        self.process.stdin.write("\n")
         self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait(60)
         self.process.stdout.close()
 
 
@@ -138,6 +140,8 @@ def serve(modules: list[str]) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     for line in sys.stdin:
+        if not line.strip():
+            break
         job, begun = json.loads(line), time.monotonic()
         pid = os.fork()
         if pid == 0:

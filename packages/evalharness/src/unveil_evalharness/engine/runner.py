@@ -19,7 +19,14 @@ from unveil_evalharness.engine.optim import LayeredEncoder, OptimiserSettings, b
 from unveil_evalharness.engine.probe import check_fits
 from unveil_evalharness.engine.session import Session
 from unveil_evalharness.engine.stream import Purpose, StreamBatches, derive_seed, seed_globals
-from unveil_evalharness.errors import BatchTooLargeError, DivergedError, HarnessError, ProtocolError, one_line
+from unveil_evalharness.errors import (
+    BatchTooLargeError,
+    DataError,
+    DivergedError,
+    HarnessError,
+    ProtocolError,
+    one_line,
+)
 from unveil_evalharness.memory import is_out_of_memory
 
 __all__ = ["DivergedError", "Precision", "TrainingPlan", "train_and_evaluate"]
@@ -221,6 +228,13 @@ def _one_line_errors() -> Iterator[None]:
         if len(lines) < 2:
             raise
         raise type(error)(lines[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"a loader's process ended ({one_line(error, limit=160)}); often memory or /dev/shm is full: free some, "
+            "and repeat the command"
+        ) from error
 
 
 @contextlib.contextmanager
