@@ -81,8 +81,9 @@ SlurmctldPort=$PORT
 SlurmdPort=$((PORT + 1))
 SlurmUser=$(id -un)
 SlurmdUser=$(id -un)
-# A credential lives this long (5 s is the least), and a requeued job waits for the end of its old one.
-AuthInfo=socket=$DIR/munge/munge.socket,cred_expire=5
+# A credential lives this long (5 s is the least), and a requeued job waits for the end of its old one. That must be
+# longer than KillWait and 2 s: then an srun that a broken node left has given up, and does not kill the new step.
+AuthInfo=socket=$DIR/munge/munge.socket,cred_expire=15
 StateSaveLocation=$DIR/state
 SlurmdSpoolDir=$DIR/spool
 SlurmctldPidFile=$DIR/run/slurmctld.pid
@@ -105,7 +106,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0
 PreemptMode=OFF
 JobRequeue=1
 # A job that is asked to end gets this long before it is killed.
-KillWait=20
+KillWait=10
 MinJobAge=300
 OverTimeLimit=0
 # A node whose daemon is silent this long is down, and its jobs are queued again; it returns with the daemon.

@@ -186,6 +186,7 @@ def test_a_node_whose_daemon_is_killed(slurm, shards, serial, tmp_path, survives
         assert folder.state(CELLS[0]).state == "running"
         go_on(number)
     slurm.wait_until_empty()
+    slurm.until(lambda: folder.state(CELLS[0]).state != "running", "the old process to end")
     assert same(folder, serial, CELLS[0])
     rows = slurm.rows(attempts_file(folder.path, CELLS[0].name))
     assert [row["restart"] for row in rows if row["event"] == "started"] == [0, 1]
