@@ -80,6 +80,7 @@ ALLOWED: Mapping[tuple[str, str], str] = {
     ("packages/pretrain/src/unveil_pretrain/__init__.py", "importlib.import_module"): "names of its own table",
     ("packages/pretrain/src/unveil_pretrain/cli.py", "importlib.import_module"): "names of COMMANDS",
     ("packages/pretrain/src/unveil_pretrain/loggers.py", "importlib.import_module"): "the loggers' names, a Literal",
+    ("packages/pretrain/src/unveil_pretrain/planning/cluster_table.py", "str.format"): "sentences of the module itself",
     ("benchmarks/_reference.py", "importlib.import_module"): "reference programs that the user has cloned",
     ("tools/docs_commands.py", "compile"): "code in our own pages, compiled to see whether it is code; it is not run",
     ("tools/release.py", "extractall"): "git's own archive, with the filter `data`",
