@@ -83,7 +83,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while following is not None and following not in seen:
         seen.append(following)
         yield following
-        following = following.__cause__
+        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
 
 
 def _status(error: BaseException) -> tuple[int | None, str]:
