@@ -42,7 +42,8 @@ def judge_fit(config: MimConfig | FlipConfig, layout: Layout, available: float) 
     verdict = verdict_of(memory.total, available)
     if verdict == "fits":
         return verdict, ""
-    fitting = nearest(config, layout, available)
+    # A warning is answered by what fits however far the prediction is off.
+    fitting = nearest(config, layout, available * (1.0 if verdict == "cannot fit" else 1.0 - ERROR))
     return verdict, (
         f"a step with {memory.micro_batch} samples at once is predicted to need {shown(memory.total)} on each device "
         f"({memory.moment}: {_parts(memory)}), and there are {shown(available)}; what fits: "
