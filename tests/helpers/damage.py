@@ -30,7 +30,7 @@ class Case:
     """From the specimens and an empty folder to a whole file (and whatever it needs around it) in that folder."""
     read: Callable[[Path], Any]
     """From the folder to a result that can be compared with `==`."""
-    flips: int = 24
+    flips: int = 12
     """How many bits to flip, one at a time, spread over the file."""
     unchecked: str = ""
     """Why a flipped bit may lead to another result without a word; empty: it is found, or changes nothing."""

@@ -60,7 +60,7 @@ class Parser:
     @property
     def num_fast(self) -> int:
         """Inputs in the default run."""
-        return NUM_FAST * self.num_slow // NUM_SLOW
+        return max(2, NUM_FAST * self.num_slow // NUM_SLOW)
 
 
 def file_parser(
@@ -87,8 +87,10 @@ def fuzz(parser: Parser, num_inputs: int) -> None:
         AssertionError: it raised something else, or took too long or too much memory; shows the input.
     """
 
+    size = min(_BATCH, num_inputs)
+
     @settings(
-        max_examples=max(1, num_inputs // _BATCH),
+        max_examples=num_inputs // size,
         deadline=None,
         derandomize=True,
         database=None,
@@ -98,7 +100,7 @@ def fuzz(parser: Parser, num_inputs: int) -> None:
     @given(st.integers(0, 2**64 - 1))
     def batch(seed: int) -> None:
         random = Random(seed)
-        for _ in range(_BATCH):
+        for _ in range(size):
             feed(parser, parser.make(random))
 
     with bounded(_SECONDS * max(1, num_inputs // 200)):

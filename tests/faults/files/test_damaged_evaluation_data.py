@@ -100,20 +100,20 @@ NAMES = "blue one\ngreen one\nred one\nwhite one\n"
 JPEG = "imagenet/val/red/val_0_0.jpg"
 INSTANCES = "coco/annotations/instances_val2017.json"
 CASES = {
-    "COCO instances": Case(make=data_with("coco", INSTANCES), read=objects, unchecked=TEXT, flips=48),
+    "COCO instances": Case(make=data_with("coco", INSTANCES), read=objects, unchecked=TEXT, flips=24),
     "COCO instances, by `doctor`": Case(
         make=data_with("coco", INSTANCES), read=doctor_of_coco, unchecked=TEXT, flips=4,
         unnamed="`doctor` names the split",
     ),
     "COCO captions": Case(
-        make=data_with("coco", "coco/annotations/captions_val2017.json"), read=captions, unchecked=TEXT, flips=48,
+        make=data_with("coco", "coco/annotations/captions_val2017.json"), read=captions, unchecked=TEXT, flips=24,
     ),
     "a captioned image": Case(make=data_with("coco", "coco/val2017/000000000001.jpg"), read=captions, unchecked=PIXELS),
     "Karpathy's file": Case(
-        make=data_with("karpathy", "coco/dataset_coco.json"), read=captions, unchecked=TEXT, flips=48
+        make=data_with("karpathy", "coco/dataset_coco.json"), read=captions, unchecked=TEXT, flips=24
     ),
-    "captioned shard": Case(make=caption_shard, read=captions, flips=48, unchecked=HASHED),
-    "label map": Case(make=data_with("ade20k", "ade20k/annotations/validation/1.png"), read=label_maps, flips=48),
+    "captioned shard": Case(make=caption_shard, read=captions, flips=24, unchecked=HASHED),
+    "label map": Case(make=data_with("ade20k", "ade20k/annotations/validation/1.png"), read=label_maps, flips=24),
     "image of a label map": Case(
         make=data_with("ade20k", "ade20k/images/validation/1.jpg"), read=label_maps, unchecked=PIXELS,
         tolerated=dict.fromkeys(("cut in half", "cut by a byte"), "only the size is read here, before training"),
@@ -127,7 +127,7 @@ CASES = {
         tolerated={"missing": "a folder with one image fewer is a smaller data set; the data's hash tells"},
     ),
     "labelled shard": Case(
-        make=labelled_shards, read=images, flips=48, unchecked="tar has checksums of headers only",
+        make=labelled_shards, read=images, flips=24, unchecked="tar has checksums of headers only",
     ),
     "names of shards' classes": Case(
         make=names_of_shards, read=images, unchecked=TEXT,

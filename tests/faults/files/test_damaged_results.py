@@ -197,6 +197,11 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
+HEAVY = ("protocols", "hashes", "samples, by `verify`", "tables, by `verify`", "results.jsonl, by `verify`",
+         "a picture, by `report`", "a table, by `report`")  # fmt: skip
+"""Half a second for each kind of damage: every checkpoint is loaded, or a report written."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in HEAVY)) for name in CASES])
 def test_damage_is_found_and_said(name, specimens, tmp_path):
     assert problems_of(CASES[name], specimens, tmp_path) == []

@@ -107,7 +107,8 @@ def write_content(
         "json": lambda: to_json(content, extra),
         "csv": csv,
     }
-    files = {f"report.{name}": makers[name]().encode("utf-8") for name in FORMATS if name in formats}
+    # Halves of letters, which JSON can hold and UTF-8 cannot, are shown as question marks.
+    files = {f"report.{name}": makers[name]().encode("utf-8", "replace") for name in FORMATS if name in formats}
     beside: dict[str, bytes] = {}
     for figure in content.figures if figures else ():
         drawn = paper_files(figure)
@@ -117,7 +118,7 @@ def write_content(
     if {"html", "md"} & set(formats):
         for table in content.tables:
             if len(table.rows) > MAX_ROWS:
-                beside[table_file(table)] = table_csv(table).encode("utf-8")
+                beside[table_file(table)] = table_csv(table).encode("utf-8", "replace")
     try:
         for folder in {destination, *((destination / name).parent for name in beside)}:
             folder.mkdir(parents=True, exist_ok=True)

@@ -81,7 +81,7 @@ def load_task(name: str) -> Task:
 def _imported(path: str, module_name: str, class_name: str) -> Task:
     try:
         found = vars(import_module(module_name)).get(class_name)
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # whatever the code of the module raises when it is imported
         raise UnknownTaskError(
             f"cannot import {module_name!r} for the task {path!r}: {one_line(error)}; "
             "is its folder installed, or on PYTHONPATH?"
