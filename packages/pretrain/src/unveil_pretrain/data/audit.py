@@ -153,7 +153,12 @@ def _audit(place: str, num_workers: int, policy: ReadPolicy, tell: Callable[[str
 def _captions(whole: Samples | None) -> CaptionReport | None:
     if whole is None or not any(CAPTION_FILES.intersection(whole.extensions(index)) for index in range(len(whole))):
         return None
-    report = inspect_captions(whole)
+    try:
+        report = inspect_captions(whole)
+    except SourceError:
+        raise
+    except DataError:  # a sample that cannot be read is a finding by now
+        return None
     return report if report.counts.shown else None  # a .json may hold classes alone
 
 
