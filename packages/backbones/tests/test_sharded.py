@@ -40,7 +40,7 @@ def test_whole_weights_are_not_to_be_had(sharded, saved):
 
 
 def test_the_manifest_has_to_describe_the_encoder(saved, tmp_path):
-    other = create("vit_tiny", image_size=(64, 64))
+    other = create("vit_s16", image_size=(32, 32))
     with pytest.raises(ManifestError, match="the manifest describes"):
         save_sharded(tmp_path / "x", encoder=other, manifest=load(saved).manifest, fill=lambda folder: None)
     assert not (tmp_path / "x").exists()
