@@ -141,7 +141,7 @@ def bounded(seconds: float) -> Iterator[None]:
 
     before, (soft, hard) = signal.signal(signal.SIGALRM, too_slow), resource.getrlimit(resource.RLIMIT_AS)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again and again: Hypothesis repeats what failed
     resource.setrlimit(resource.RLIMIT_AS, (size + _ROOM, hard))
     try:
         yield
