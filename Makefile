@@ -68,7 +68,7 @@ gate: install ## a tiny checkpoint against the baseline in tests/gate: did this 
 	OMP_NUM_THREADS=1 $(PY) tools/self_gate.py
 
 test: install ## the fast tests of all packages and of the workspace
-	$(PYTEST) -n 2 -m "not slow and not gpu"
+	$(PYTEST) -n 2 -m "not slow and not gpu and not slurm"
 
 test-all: install ## every test, slow ones included
 	$(PYTEST) -n 2

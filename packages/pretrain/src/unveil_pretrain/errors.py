@@ -35,7 +35,7 @@ class DataError(PretrainError):
 
 
 class SourceError(DataError):
-    """A disk or store does not answer, or refuses: nothing is known to be wrong with the data, so nothing is left out."""
+    """A disk or store does not answer, or refuses: nothing is known to be wrong with the data, so none is left out."""
 
 
 class DivergedError(PretrainError):
