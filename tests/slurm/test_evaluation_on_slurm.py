@@ -107,7 +107,7 @@ def test_notice_requeue_cancel_and_the_command_again(slurm, place, checkpoint, c
     hold.touch()
     on_slurm(checkpoint, capsys)
     slurm.until(lambda: len(ledger(place)) == 2, "both tasks to start")
-    slurm.until(lambda: [kept.read_text() for kept in place.glob("out/work/*/count")] == ["6", "6"], "half of the work")
+    slurm.until(lambda: [kept.read_text() for kept in place.glob("out/*/*/count")] == ["6", "6"], "half of the work")
     first, second = jobs_of(place)
     assert on_slurm(checkpoint, capsys).err.count("SLURM has it as job") == 2
     slurm.ask("scancel", "--signal=USR2", first)

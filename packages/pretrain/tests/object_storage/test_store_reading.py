@@ -1,22 +1,18 @@
 """Shards in a real S3-compatible store on loopback, through a proxy that counts requests and makes them fail."""
 
 import hashlib
-import json
 import multiprocessing
 import os
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from fsspec.config import conf
-from object_store import CREDENTIALS, KEY, SECRET, client, proxy_before, s3_server
+from object_store import KEY, SECRET
 from s3fs import S3FileSystem
-from unveil_pretrain.cli import main
 from unveil_pretrain.data import ImageDataset, ShardDataset, open_samples, train_batches, val_batches
-from unveil_pretrain.data.audit import audit
 from unveil_pretrain.data.opening import open_listed
 from unveil_pretrain.data.retrying import ReadPolicy, noting_retries
 from unveil_pretrain.errors import DataError, MissingExtraError, SourceError
@@ -28,63 +24,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:
 QUICK = ReadPolicy(timeout=30.0, tries=3, first_wait=0.01)
 HANGING = replace(QUICK, timeout=1.0)
 URLS = "s3://bucket/train-{00..03}.tar"
-
-
-@pytest.fixture(scope="module")
-def images(shards):
-    """The samples of the training shard by key, each its files."""
-    samples = ShardDataset(shards[0])
-    return dict(zip(samples.keys, samples, strict=True))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, images, shard_writer):
-    """Four shards of six samples on this disk, and a validation shard."""
-    folder, keys = tmp_path_factory.mktemp("local"), list(images)
-    for number in range(4):
-        chosen = keys[6 * number : 6 * number + 6]
-        shard_writer(folder / f"train-{number:02d}.tar", {key: images[key] for key in chosen})
-    shard_writer(folder / "val-00.tar", {f"v{key}": images[key] for key in keys[:8]})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(folder):
-    with s3_server() as endpoint:
-        client(endpoint).create_bucket(Bucket="bucket")
-        upload(endpoint, folder)
-        yield endpoint
-
-
-@pytest.fixture(scope="module")
-def proxy(server):
-    with proxy_before(server) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def store(proxy, monkeypatch):
-    """The proxy before a server whose bucket holds the shards; the environment names both, as a user's would."""
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-    proxy.begin_anew()
-    yield proxy
-    proxy.begin_anew()
-
-
-@pytest.fixture
-def changing(server, folder):
-    """The server's client of boto3, to put other objects; what was there is put back."""
-    yield client(server)
-    upload(server, folder)
-
-
-def upload(server, folder):
-    for path in sorted(folder.glob("*.tar")):
-        client(server).put_object(Bucket="bucket", Key=path.name, Body=path.read_bytes())
 
 
 def batches_of(urls, policy=QUICK, **changed):
@@ -367,23 +306,6 @@ def test_nobody_is_denied_by_name(store, monkeypatch, request):
         ShardDataset("s3://bucket/train-00.tar", QUICK)
 
 
-def test_the_audit_reads_a_store_and_counts(store, folder, capsys, tmp_path):
-    local = audit(f"{folder}/train-{{00..03}}.tar")
-    store.begin_anew(lambda request, number: "503" if number == 2 and request.method == "GET" else None)
-    remote = audit(URLS, policy=QUICK, num_workers=2)
-    assert sum(remote.retries.values()) == remote.retries["503 SlowDown"] == 4
-    assert (remote.content_hash, remote.num_readable, remote.findings) == (local.content_hash, 24, local.findings)
-    assert local.retries == {}
-    store.begin_anew(lambda request, number: "404" if "train-01" in request.path and number > 2 else None)
-    assert main(["audit", URLS, "--json", str(tmp_path / "a.json")]) == 1
-    printed = capsys.readouterr()
-    assert "s3://bucket/train-01.tar: 00001" in printed.out
-    assert "reads     none had to be tried again" in printed.out
-    for text in (printed.out, printed.err, (tmp_path / "a.json").read_text()):
-        assert SECRET not in text
-        assert KEY not in text
-
-
 def test_waits_depend_on_sample_and_try_alone_and_double():
     policy = ReadPolicy(first_wait=1.0, longest_wait=6.0, seed=3)
     waits = np.array([[policy.wait(key, attempt) for attempt in range(1, 6)] for key in range(200)])
@@ -393,62 +315,3 @@ def test_waits_depend_on_sample_and_try_alone_and_double():
     assert (waits <= full).all()
     assert np.allclose(waits.mean(0), 0.75 * full, rtol=0.06)
     assert policy.wait(1, 1) != replace(policy, seed=4).wait(1, 1)
-
-
-def run_config(config):
-    return replace(config, steps=4, validate_every=2, checkpoint_every=2, batch_size=6)
-
-
-def train_on(config, out, urls, val, **changed):
-    from unveil_pretrain.loop import train
-
-    lines = []
-    options = {"num_workers": 2, "loggers": (), "progress": False, "reading": QUICK} | changed
-    return train(config, out=out, train_data=urls, val_data=val, log=lines.append, **options), lines
-
-
-def rows(path):
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
-
-
-@pytest.mark.slow
-def test_training_from_a_store_through_faults_is_training_from_a_disk(store, folder, tmp_path, simmim_config, capsys):
-    config = run_config(simmim_config)
-    train_on(config, tmp_path / "local", f"{folder}/train-{{00..03}}.tar", f"{folder}/val-00.tar")
-    store.fault = lambda request, number: "503" if number == 3 and request.method == "GET" else None
-    checkpoint, _ = train_on(config, tmp_path / "remote", URLS, "s3://bucket/val-00.tar")
-    for name in ("metrics.jsonl", "val.jsonl"):
-        here, there = (rows(tmp_path / place / name) for place in ("local", "remote"))
-        assert [row["loss"] for row in here] == [row["loss"] for row in there]
-    reads = rows(tmp_path / "remote" / "reads.jsonl")
-    assert sum(row["retries"]["503 SlowDown"] for row in reads) == 5
-    assert not (tmp_path / "local" / "reads.jsonl").exists()
-    assert main(["status", str(tmp_path / "remote")]) == 0
-    assert "reads       5 tried again: 503 SlowDown 5" in capsys.readouterr().out
-    assert main(["status", str(tmp_path / "local")]) == 0
-    assert "reads       none had to be tried again" in capsys.readouterr().out
-    assert main(["score", "--ckpt", str(checkpoint), "--images", "s3://bucket/val-00.tar"]) == 0
-    assert "under the same passport" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_a_run_that_its_store_left_goes_on_as_if_nothing_had_been(store, folder, tmp_path, simmim_config, capsys):
-    config = run_config(simmim_config)
-    train_on(config, tmp_path / "local", f"{folder}/train-{{00..03}}.tar", f"{folder}/val-00.tar")
-    out = tmp_path / "remote"
-    with pytest.MonkeyPatch.context() as patch:
-
-        def leave(*arguments):
-            store.fault = lambda request, number: "503"
-
-        from unveil_pretrain import loop
-
-        save = loop.save_checkpoint
-        patch.setattr(loop, "save_checkpoint", lambda run, position: (save(run, position), leave())[0])
-        with pytest.raises(SourceError, match=r"s3://bucket/train-0\d\.tar: 0000\d\d: not read in 3 tries.*repeat the"):
-            train_on(config, out, URLS, "s3://bucket/val-00.tar", num_workers=0)
-    assert rows(out / "reads.jsonl")[-1]["retries"] == {"503 SlowDown": 3}
-    store.fault = lambda request, number: None
-    train_on(config, out, URLS, "s3://bucket/val-00.tar")
-    here, there = (rows(place / "metrics.jsonl") for place in (tmp_path / "local", out))
-    assert [(row["step"], row["loss"]) for row in here] == [(row["step"], row["loss"]) for row in there]
