@@ -133,7 +133,7 @@ def _audit(place: str, num_workers: int, policy: ReadPolicy, tell: Callable[[str
     findings += [Finding(kind="image", where=one.where, what=one.problem) for one in looked if one.problem is not None]
     findings += _repetitions(looked)
     counts = _class_counts(looked, findings)
-    whole = None if len(parts) != max(1, len(sources)) else (parts[0] if is_folder else ShardDataset.of(sources))
+    whole = None if len(parts) != max(1, len(sources)) else (parts[0] if is_folder else _whole(sources, findings))
     state = "absent" if is_folder else _compare_with_index(sources, whole, findings, tell)
     sizes = {part.shards[0]: len(part) for part in parts if isinstance(part, ShardDataset)}
     return Audit(
@@ -148,6 +148,17 @@ def _audit(place: str, num_workers: int, policy: ReadPolicy, tell: Callable[[str
         findings=tuple(findings),
         captions=_captions(whole),
     )
+
+
+def _whole(sources: Sequence[ShardSource], findings: list[Finding]) -> Samples | None:
+    """All shards as one set; None, and a finding, where one has vanished or changed since it was looked at."""
+    try:
+        return ShardDataset.of(sources)
+    except SourceError:
+        raise
+    except DataError as error:
+        findings.append(Finding(kind="shard", where=str(error).split(": ", 1)[0], what=str(error).split(": ", 1)[-1]))
+        return None
 
 
 def _captions(whole: Samples | None) -> CaptionReport | None:
