@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from unveil_backbones import cli, errors
+from unveil_pretrain import errors as of_runs
 
 PAGE = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(python|bash|text)\n(.*?)```", PAGE, re.DOTALL)
@@ -44,4 +45,4 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
 def test_the_errors_on_the_page_exist():
     named = set(re.findall(r"`(\w+Error)`", PAGE))
     assert len(named) > 8
-    assert named <= set(errors.__all__)
+    assert named <= {*errors.__all__, *of_runs.__all__}

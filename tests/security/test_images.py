@@ -14,7 +14,7 @@ from unveil_backbones.errors import ConfigError
 from unveil_backbones.limits import DEFAULT_MAX_PIXELS, PIXELS_VARIABLE, max_image_pixels, parse_json
 
 READERS = """
-import resource, sys, warnings
+import sys, warnings
 from pathlib import Path
 from unveil_pretrain.data.decode import decode, decode_crop
 from unveil_pretrain.data.crops import CropBox
@@ -26,7 +26,9 @@ from unveil_masking import Grid
 from unveil_masking.show.picture import read_picture
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    # Not ru_maxrss, which a process inherits from its parent.
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) // 1024
 
 def box(size):
     return CropBox(top=0, left=0, height=size[0], width=size[1], flip=False)

@@ -42,7 +42,7 @@ def test_an_encoder_that_pools_otherwise_is_asked_for_its_own_vector(pair, pooli
 def test_blocks_of_both_towers_are_named(pair):
     names = pair.block_names()
     assert len(names) == 4 + 2
-    assert {type(pair.get_submodule(name)).__name__ for name in names} == {"Block", "TextBlock"}
+    assert {type(pair.get_submodule(name)).__name__ for name in names} == {"VitBlock", "TextBlock"}
 
 
 def test_a_part_of_the_tokens_is_encoded_without_the_rest(pair):

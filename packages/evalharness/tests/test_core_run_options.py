@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -211,7 +212,10 @@ def test_a_signal_ends_a_run_in_order(options, flip_checkpoint, caption_shards, 
 
     def signalled(*args):
         os.kill(os.getpid(), number)
-        signal.pause()
+        # Another thread may be the one that the signal wakes: the handler then runs between two of these.
+        for _ in range(600):
+            time.sleep(0.05)
+        raise AssertionError("no handler ran")
 
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:

@@ -130,13 +130,20 @@ def test_a_disk_that_fills_up_stops_the_run_and_earlier_rows_stay(options, monke
     run(options, load=loader(ToyTask()))
     before = (options.output_path / "results.jsonl").read_bytes()
 
+    fsync = os.fsync
+
     def refuse(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def refuse_rows(descriptor):
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "results.jsonl":
+            refuse()
+        fsync(descriptor)
 
     if what == "parquet":
         monkeypatch.setattr(Path, "replace", refuse)
     else:
-        monkeypatch.setattr(os, "fsync", refuse)
+        monkeypatch.setattr(os, "fsync", refuse_rows)
     options = replace(options, seeds=(0, 1))
     if what == "parquet":
         with pytest.raises(OutputError, match="No space left on device; earlier results are intact"):

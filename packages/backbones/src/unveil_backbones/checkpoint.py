@@ -220,8 +220,9 @@ def _built_encoder(folder: Path, manifest: Manifest, tensors: Mapping[str, Tenso
         return build(manifest.encoder)
     except UnknownModelError as error:
         raise UnknownArchitectureError(f"{folder}: {error}") from error
-    except (ConfigError, ImageSizeError) as error:
-        raise ManifestError(f"{folder / MANIFEST_NAME}: {error}") from error
+    except (ConfigError, ImageSizeError, ManifestError) as error:
+        named = str(error) if MANIFEST_NAME in str(error) else f"{folder / MANIFEST_NAME}: {error}"
+        raise ManifestError(named) from error
     except (ArithmeticError, RuntimeError) as error:  # no heads, negative sides: what no configuration should say
         raise _no_model(folder, manifest.encoder.name, error) from error
 

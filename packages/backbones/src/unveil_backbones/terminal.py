@@ -4,6 +4,7 @@ Labels, file names and messages come from files of others. An escape sequence in
 rename the window or write to the clipboard of whoever reads the output. The standard library only.
 """
 
+import io
 import re
 import sys
 from typing import Any, Final, TextIO, cast
@@ -45,7 +46,7 @@ class SafeStream:
     A secret that is written in two pieces passes; `redact` what is recorded.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: io.TextIOBase) -> None:
         """Write to `stream`; everything else is done by it."""
         self._stream = stream
 

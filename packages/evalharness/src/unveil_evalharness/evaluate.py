@@ -1,6 +1,7 @@
 """One cell from start to rows: whatever goes wrong inside a task becomes a row that says so."""
 
 import errno
+import gc
 import math
 import os
 import shutil
@@ -133,7 +134,9 @@ def evaluate(cell: Cell, title: str, session: Session) -> list[ResultRow]:
             _keep_what_a_retry_can_use(session, stem, error)
             row = blank_row(cell, session, "failed", spec, session.data_hash_or_empty(cell.task))
             seconds = round(time.perf_counter() - begin, 3)
-            return [replace(row, error=_reason(error), seconds=seconds, peak_memory=peak.bytes)]
+            row = replace(row, error=_reason(error), seconds=seconds, peak_memory=peak.bytes)
+            _let_go(error)
+            return [row]
         seconds = time.perf_counter() - begin
         session.sink.line(f"{title}: done in {seconds:.0f} s")
     written = write_files(session.output, stem, result)
@@ -170,6 +173,17 @@ def _keep_what_a_retry_can_use(session: Session, stem: str, error: BaseException
         discard_work(session, stem)
     else:
         session.sink.line("its interim checkpoint is kept; the same command goes on from there")
+
+
+def _let_go(error: BaseException) -> None:
+    """Free what the frames of an error hold: memory, and loaders, whose dead processes PyTorch would report again in
+    whatever runs when the next child of this process ends.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        traceback.clear_frames(found.__traceback__)
+        found = found.__cause__ or found.__context__
+    gc.collect()
 
 
 def _kept(session: Session, stem: str) -> str:

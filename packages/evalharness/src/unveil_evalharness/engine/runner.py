@@ -224,10 +224,10 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except HarnessError as error:
-        lines = str(error).splitlines()
-        if len(lines) < 2:
+        _, name, line = str(error).rpartition(f"{type(error).__module__}.{type(error).__name__}: ")
+        if not name:
             raise
-        raise type(error)(lines[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from error
+        raise type(error)(line) from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

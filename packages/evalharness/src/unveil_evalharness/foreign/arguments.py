@@ -1,6 +1,6 @@
 """``--model-args``: details of a foreign model that its files do not tell."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unveil_evalharness.errors import UsageError, one_line
@@ -46,6 +46,24 @@ def _colour(value: str) -> tuple[float, ...]:
     return channels
 
 
+def _pooling(value: str) -> str:
+    from unveil_backbones.base import POOLINGS
+
+    return _one_of(value, POOLINGS)
+
+
+def _activation(value: str) -> str:
+    from unveil_backbones.vit_config import ACTIVATIONS
+
+    return _one_of(value, ACTIVATIONS)
+
+
+def _one_of(value: str, known: Sequence[str]) -> str:
+    if value not in known:
+        raise ValueError(f"one of {', '.join(known)} is wanted")
+    return value
+
+
 _READ: dict[str, Callable[[str], Any]] = {
     "arch": str,
     "image_size": _size,
@@ -53,8 +71,8 @@ _READ: dict[str, Callable[[str], Any]] = {
     "decoder_heads": int,
     "window": int,
     "norm_epsilon": float,
-    "activation": str,
-    "pooling": str,
+    "activation": _activation,
+    "pooling": _pooling,
     "mean": _colour,
     "std": _colour,
 }

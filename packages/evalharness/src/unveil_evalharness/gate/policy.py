@@ -182,7 +182,12 @@ def _checked(kind: type[Any], content: Mapping[str, Any], where: str) -> dict[st
             raise GateFileError(f"{where}: {name} must be {words}, got {value!r}")
         if isinstance(value, list) and not all(isinstance(item, str) for item in value):
             raise GateFileError(f"{where}: {name} must be a list of text, got {value!r}")
-        values[name] = float(value) if float in allowed and isinstance(value, int) else value
+        values[name] = value
+        if float in allowed and isinstance(value, int):
+            try:
+                values[name] = float(value)
+            except OverflowError as error:
+                raise GateFileError(f"{where}: {name} is larger than any number of a computer") from error
     return values
 
 

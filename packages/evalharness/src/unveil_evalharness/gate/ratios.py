@@ -68,7 +68,7 @@ def read_ratios(paths: Iterable[Path]) -> dict[tuple[Kind, str], Ratio]:
             ratios = list(_from_benchmark(content)) if _is_benchmark(content) else list(_from_list(content))
         except OSError as error:
             raise GateFileError(f"cannot read {path}: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ArithmeticError, ValueError, KeyError, TypeError, IndexError) as error:
             if isinstance(error, GateFileError):
                 raise GateFileError(f"{path}: {error}") from error
             raise GateFileError(
