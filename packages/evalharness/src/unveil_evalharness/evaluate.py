@@ -176,8 +176,10 @@ def _keep_what_a_retry_can_use(session: Session, stem: str, error: BaseException
 
 
 def _let_go(error: BaseException) -> None:
-    """Free what the frames of an error hold: memory, and loaders, whose dead processes PyTorch would report again in
-    whatever runs when the next child of this process ends.
+    """Free what the frames of an error hold: memory, and loaders.
+
+    Processes of a loader that died are reported by PyTorch again, in whatever runs when the next child of this process
+    ends, as long as the loader is there.
     """
     found: BaseException | None = error
     while found is not None:
