@@ -24,7 +24,7 @@ def one_line(ended, program, *, code=2):
     assert "Traceback" not in ended.err, ended.err
     said = [line for line in ended.err.splitlines() if line.startswith(f"{program}: error: ")]
     assert len(said) == 1, ended.err
-    assert any(os.strerror(number) in said[0] for number in REFUSALS), said[0]
+    assert any(words in said[0] for words in (*map(os.strerror, REFUSALS), "free space")), said[0]
     return said[0]
 
 
@@ -172,7 +172,7 @@ def small_disk(folder, size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "option"), [("9m", "size=200m"), ("21m", "size=200m"), ("200m", "rw")])
+@pytest.mark.parametrize(("size", "option"), [("9m", "size=200m"), ("16m", "size=200m"), ("200m", "rw")])
 def test_pretrain_on_a_real_disk(pretrain, pretrain_server, pretrain_words, tmp_path, size, option):
     """Full in the first checkpoint, full behind it, and read-only from the beginning."""
     with small_disk(tmp_path / "disk", size) as remount:
@@ -182,7 +182,7 @@ def test_pretrain_on_a_real_disk(pretrain, pretrain_server, pretrain_words, tmp_
         words = pretrain_words("mim", run)
         one_line(pretrain_server.run("fault_children:pretrain", words, {}), "pretrain")
         assert unreadable(run) == []
-        assert len(list(run.glob("checkpoints/step_*"))) == (size == "21m")
+        assert len(list(run.glob("checkpoints/step_*"))) == (size == "16m")
         remount(option)
         assert pretrain_server.run("fault_children:pretrain", words, {}).code == 0
         assert differences(run, pretrain.straight) == []
@@ -211,8 +211,10 @@ def test_other_commands_of_pretrain(pretrain, pretrain_server, shards, eval_data
     place, plan = tmp_path / "place", tmp_path / "plan.json"
     place.mkdir()
     data = ("--train-data", shards[0], "--val-data", shards[1], "--device", "cpu")
+    kinds = ("", "classification-", "detection-", "segmentation-")
+    few = [word for kind in kinds for split in ("train", "val") for word in (f"--num-{kind}{split}", "10")]
     planning = ("plan", "--recipes", "tiny_mae", "--steps", "1", "--num-images", "24", "--set", "batch_size=4",
-                "--set", "image_size=32,32", "--fractions", "1")  # fmt: skip
+                "--set", "image_size=32 32", "--fractions", "1")  # fmt: skip
     if command == "sweep":
         done = pretrain_server.run("fault_children:pretrain", [*planning, "--out", str(plan)], {})
         assert done.code == 0, done.err
@@ -222,10 +224,11 @@ def test_other_commands_of_pretrain(pretrain, pretrain_server, shards, eval_data
         "audit": ["audit", shards[0], "--json", str(place / "audit.json")],
         "plan": [*planning, "--out", str(place / "plan.json")],
         "score": ["score", "--ckpt", str(pretrain.straight), "--images", shards[1], "--json", str(place / "s.json")],
-        "scenes": ["scenes", "--out", str(place / "out"), "--train", "8", "--val", "4"],
+        "scenes": ["scenes", "--out", str(place / "out"), *few],
         "sweep": ["sweep", str(plan), "--out", str(place / "out"), *data[:4]],
         "flip-ablation": ["flip-ablation", "tiny_flip", "--out", str(place / "out"), *data, "--steps", "2",
-                          "--cells", "0.5x1", "--batch-size", "6", "--image-size", "32", "32"],
+                          "--cells", "0x1", "0.5x1", "--no-equal-time", "--batch-size", "6", "--image-size", "32", "32",
+                          "--warmup-steps", "1", "--negative-pool", "4", "--calibration-steps", "2"],
     }[command]  # fmt: skip
     tally = tmp_path / "tally"
     kept = pretrain_server.run("fault_children:pretrain", words, {"count": str(tally), "below": str(place)})

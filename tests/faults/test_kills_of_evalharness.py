@@ -4,6 +4,7 @@ Half of the moments are drawn from the time that a run takes, half from the oper
 a write is torn in the middle. UNVEIL_FAULT_SEED draws others.
 """
 
+import json
 import os
 import signal
 
@@ -81,17 +82,18 @@ def test_kills_at_twenty_points_of_a_task_that_trains(trained, kind):
 
 
 def test_half_a_result_would_be_found(features, tmp_path):
-    """The checks can fail: a row twice, a file that is not what its hash says, one that is left."""
+    """The checks can fail: a row with another value, a file that is not what its hash says, one that is left."""
     import shutil
 
     out = shutil.copytree(features.straight, tmp_path / "out")
     rows = (out / "results.jsonl").read_text().splitlines(keepends=True)
-    (out / "results.jsonl").write_text("".join([*rows, rows[-1]]))
+    changed = json.dumps(json.loads(rows[-1]) | {"value": 0.123}) + "\n"
+    (out / "results.jsonl").write_text("".join([*rows, changed]))
     sample = next(out.glob("samples/*.parquet"))
     sample.write_bytes(sample.read_bytes()[:-1])
     (out / "samples" / f".{sample.name}.left.tmp").touch()
     assert len(harness_unreadable(out)) == 1 + sum(
-        row.count(f'"{sample.parent.name}/{sample.name}"') > 0 for row in [*rows, rows[-1]]
+        row.count(f'"{sample.parent.name}/{sample.name}"') > 0 for row in [*rows, changed]
     )
     wrong = harness_differences(out, features.straight)
     assert f"files: samples/.{sample.name}.left.tmp" in wrong

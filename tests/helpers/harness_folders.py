@@ -5,7 +5,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from unveil_evalharness.results import read_rows, row_key
+from unveil_evalharness.results import latest, read_rows, row_key
 
 __all__ = ["harness_differences", "harness_unreadable"]
 
@@ -57,5 +57,7 @@ def _names(out: Path) -> set[str]:
 
 
 def _rows(out: Path) -> list[dict]:
-    rows = [dataclasses.asdict(row) for row in read_rows(out / "results.jsonl")]
+    # Rows are only ever appended: a kill within those of a cell leaves some that the next start writes again, and
+    # whoever reads results takes the latest of each.
+    rows = [dataclasses.asdict(row) for row in latest(read_rows(out / "results.jsonl"))]
     return [{name: value for name, value in row.items() if name not in CLOCKS} for row in rows]
