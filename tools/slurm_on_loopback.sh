@@ -68,7 +68,7 @@ answers() { timeout 10 sinfo --noheader >/dev/null 2>&1; }
 configure() {
     local node cpus memory
     node="$(hostname -s)"
-    cpus="$(nproc)"
+    cpus="$(nproc --all)"
     # SLURM refuses a node that has less than it claims; a tenth is left to the machine.
     memory="$(awk '/^MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)"
     mkdir -p "$DIR"/{run,log,state,spool,munge}
