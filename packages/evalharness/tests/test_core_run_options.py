@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -207,7 +208,9 @@ def test_a_file_of_options_that_cannot_be_is_bad_input(tmp_path, capsys, text, m
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_a_run_in_order(options, flip_checkpoint, caption_shards, monkeypatch, capsys, number, code):
+def test_a_signal_ends_a_run_in_order(
+    options, flip_checkpoint, caption_shards, monkeypatch, capsys, request, number, code
+):
     from unveil_evalharness.tasks.zs_retrieval.task import ZeroShotRetrieval
 
     def signalled(*args):
@@ -217,6 +220,10 @@ def test_a_signal_ends_a_run_in_order(options, flip_checkpoint, caption_shards, 
             time.sleep(0.05)
         raise AssertionError("no handler ran")
 
+    # A shell's background job, such as a test run may be, ignores SIGINT and hands that on.
+    request.addfinalizer(
+        partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
+    )
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         patch.setattr(ZeroShotRetrieval, "run", signalled)
