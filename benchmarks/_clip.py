@@ -47,8 +47,10 @@ class OurStep(nn.Module):
     def __init__(self, pair: ImageTextPair, captions: Tensor, ratio: float) -> None:
         super().__init__()
         self.pair = pair
-        self.captions = captions
+        self.register_buffer("captions", captions, persistent=False)
         self.mask = RandomMask(ratio)
+
+    captions: Tensor
 
     def keep(self, images: Tensor) -> Tensor | None:
         """The kept patches [b, k] of these images, or None for all."""
@@ -93,8 +95,8 @@ def own_rows(work: Work) -> Iterator[tuple[float, Comparison]]:
             ratio,
             Comparison(
                 title=f"FLIP step of {_size(work)}, {ratio:.0%} dropped, over our own whole step, batch {work.batch}",
-                ours=candidate("ours", masked, images, work),
-                peers=[candidate("all patches", whole, images, work)],
+                ours=candidate("ours", masked, images, work, flops=step_flops(work, ratio)),
+                peers=[candidate("all patches", whole, images, work, flops=step_flops(work, 0.0))],
                 differences=lambda: {"all patches": 0.0},  # other patches: another loss, by design
                 tolerance=0.0,
                 bars={"all patches": ideal_ratio(work, ratio) / 1.1},

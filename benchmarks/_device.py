@@ -44,6 +44,8 @@ def open_device(name: str, threads: int = 1) -> Device:
         return Device(device, _cpu_name(), Clock(), _cpu_has_bfloat16())
     if device.type != "cuda" or not torch.cuda.is_available():
         raise ValueError(f"device {name!r} is not here; there is cpu" + _cuda_names() + "; choose one of them")
+    # Outputs are compared in float32 before anything is timed; cuDNN's convolutions would round to ten bits.
+    torch.backends.cudnn.allow_tf32 = False
     return Device(
         device,
         torch.cuda.get_device_name(device),

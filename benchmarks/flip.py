@@ -17,7 +17,7 @@ from unveil_pretrain.contrastive import info_nce
 
 from benchmarks._clip import ideal_ratio, own_rows, peer_rows
 from benchmarks._compare import Absent, Candidate, Comparison, UnequalOutputsError, compare
-from benchmarks._device import open_device
+from benchmarks._device import matmul_peak, open_device
 from benchmarks._flip_memory import peak_of
 from benchmarks._report import Report, add_arguments, settings_of
 from benchmarks._steps import Work
@@ -43,7 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         compile=chosen.compile,
         quick=chosen.quick,
     )
-    report = Report(device.name, headline=device.headline, threads=chosen.threads)
+    # On a CPU other processes share the clock, and this share of the peak would say little.
+    peak = None if on_cpu else matmul_peak(device, torch.bfloat16 if work.autocast else torch.float32)
+    report = Report(device.name, headline=device.headline, threads=chosen.threads, peak=peak)
     settings = settings_of(chosen)
     print(
         f"batch {work.batch}, products in {'bfloat16' if work.autocast else 'float32'}, quick {work.quick}", flush=True
@@ -65,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
                     f"{ratio:.0%} dropped: {spread.median:.2f}x of an ideal {ideal:.2f}x by FLOPs: the step takes "
                     f"{ideal / spread.median:.2f} of the ideal time"
                 )
-        if "memory" in chosen.only and on_cpu:
+        if "memory" in chosen.only:
             _memory(report, work, chosen.global_batch)
     except UnequalOutputsError as error:
         print(error, file=sys.stderr)
@@ -117,14 +119,15 @@ def _memory(report: Report, work: Work, global_batch: int) -> None:
     size = 512 if work.quick else global_batch
     extra = {}
     for who in ("ours", "open_clip"):
-        before, peak = peak_of("loss", who, str(size), str(_WIDTH))
+        before, peak = peak_of("loss", who, str(size), str(_WIDTH), device=work.device.torch.type)
         extra[who] = peak - before
         report.note(f"loss of {size:,} pairs, {who}: {(peak - before) / 2**20:,.0f} MiB above its inputs")
     report.note(f"loss of {size:,} pairs: open_clip needs {extra['open_clip'] / max(1, extra['ours']):.1f}x the memory")
     name, first = ("flip_b16", 1) if work.quick else ("flip_l16", work.batch)
     unmasked = 0
     for ratio, multiple in ((0.0, 1), (0.5, 2), (0.75, 4)):
-        before, peak = peak_of("step", name, str(ratio), str(first * multiple))
+        words = ("step", name, str(ratio), str(first * multiple))
+        before, peak = peak_of(*words, device=work.device.torch.type)
         unmasked = unmasked or peak
         report.note(
             f"{name}, {ratio:.0%} dropped, batch {first * multiple}: peak {peak / 2**20:,.0f} MiB "

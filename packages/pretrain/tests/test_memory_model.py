@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 from unveil_backbones import create
@@ -178,14 +178,26 @@ def test_a_line_is_a_little_above_the_simulation(recipe):
 
 
 @given(st.integers(1, 63), st.sampled_from([1, 2, 4]))
+@example(62, 4)
+@example(63, 4)
 def test_memory_grows_with_the_micro_batch_and_falls_with_shards(micro, shards):
     line = MemoryLine(config=replace(tiny_mae(), batch_size=256), device="cuda")
-    now = line.at(micro, num_shards=shards)
-    assert line.at(micro + 1, num_shards=shards).total >= now.total
+    now, own = line.at(micro, num_shards=shards), 256 // shards
+    if micro + 1 < own:  # the whole share of a process needs no whole gradients between micro-batches
+        assert line.at(micro + 1, num_shards=shards).total >= now.total
     assert line.at(micro, num_shards=2 * shards).weights < now.weights
     largest = line.largest(now.total, num_shards=shards)
     assert largest >= micro
     assert line.at(largest, num_shards=shards).total <= now.total
+
+
+def test_the_whole_share_may_fit_where_a_little_less_does_not():
+    line = MemoryLine(config=replace(tiny_mae(), batch_size=256), device="cuda")
+    whole, less = (line.at(micro, num_shards=4).total for micro in (64, 63))
+    assert whole < less
+    assert line.largest(whole, num_shards=4) == 64
+    assert 0 < line.largest(whole - 1, num_shards=4) < 63
+    assert line.largest(0, num_shards=4) == 0
 
 
 def test_masks_precision_and_checkpointing_save():

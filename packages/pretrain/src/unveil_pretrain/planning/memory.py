@@ -159,14 +159,23 @@ class MemoryLine:
     def largest(self, available: float, *, num_shards: int = 1, num_replicas: int = 1) -> int:
         """The largest micro-batch whose step stays within so many bytes; 0 where not even one sample does.
 
+        The whole share of a process is tried first: in shards, several micro-batches keep whole gradients between them,
+        so that a little less than the whole may take more. Among the others more samples take more.
+
         Raises:
             ConfigError: the batch cannot be dealt out to the processes.
         """
-        low, high = 0, self.config.batch_size // (num_shards * num_replicas)
+
+        def fits(micro_batch: int) -> bool:
+            return self.at(micro_batch, num_shards=num_shards, num_replicas=num_replicas).total <= available
+
+        whole = self.config.batch_size // (num_shards * num_replicas)
+        if fits(whole):
+            return whole
+        low, high = 0, whole - 1
         while low < high:
             middle = (low + high + 1) // 2
-            fits = self.at(middle, num_shards=num_shards, num_replicas=num_replicas).total <= available
-            low, high = (middle, high) if fits else (low, middle - 1)
+            low, high = (middle, high) if fits(middle) else (low, middle - 1)
         return low
 
 
