@@ -4,8 +4,9 @@
     python -m benchmarks --device cuda
 
 Every line is one benchmark in a process of its own, with fewer or smaller rows than the module measures by itself;
-``docs/benchmarks.md`` holds those. A line that is stopped at its limit, fails, or has no peer here says so. The exit
-code is 0 unless outputs were unequal or a benchmark broke; a missed bar is a figure, not a failure.
+``docs/benchmarks.md`` holds those. On a GPU the lines compile side by side and take times one after the other. A line
+that is stopped at its limit, fails, or has no peer here says so. The exit code is 0 unless outputs were unequal or a
+benchmark broke; a missed bar is a figure, not a failure.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks._lines import Line, cpu_lines, gpu_lines
@@ -35,7 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             lines = gpu_lines(mae=chosen.mae, swin=chosen.swin)
         lines = [line for line in lines if not chosen.only or any(word in line.name for word in chosen.only)]
-        rows = [row for number, line in enumerate(lines) for row in measure(line, place / f"{number}.json", chosen)]
+        files = [place / f"{number}.json" for number in range(len(lines))]
+        # On a GPU most of the time is the compiler's, which needs a core; times are taken one line after the other.
+        turn, lanes = (None, 1) if chosen.device == "cpu" else (place / "turn", len(lines))
+        with ThreadPoolExecutor(max(1, lanes)) as pool:
+            found = pool.map(lambda line, file: measure(line, file, chosen.rounds, turn), lines, files)
+            rows = [row for of_line in found for row in of_line]
     write_table(rows, sys.stdout)
     print(f"{(time.monotonic() - start) / 60:.1f} minutes, {chosen.rounds} rounds a line")
     if chosen.json is not None:
@@ -43,11 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(any(row.state == "broken" for row in rows))
 
 
-def measure(line: Line, figures: Path, chosen: argparse.Namespace) -> list[Row]:
-    """Run one line in a process of its own; its rows, or one that says why there are none."""
+def measure(line: Line, figures: Path, rounds: int, turn: Path | None = None) -> list[Row]:
+    """Run one line in a process of its own; its rows, or one that says why there are none.
+
+    Args:
+        line: What to measure.
+        figures: Where the benchmark writes them.
+        rounds: Interleaved rounds.
+        turn: File that is locked while times are taken, for lines that run at the same time.
+    """
     command = [
-        sys.executable, "-m", f"benchmarks.{line.module}", *line.options, "--rounds", str(chosen.rounds),
-        "--json", str(figures),
+        sys.executable, "-m", f"benchmarks.{line.module}", *line.options, "--rounds", str(rounds),
+        "--json", str(figures), *(() if turn is None else ("--turn", str(turn))),
     ]  # fmt: skip
     print(f"{line.name} ...", file=sys.stderr, flush=True)
     try:

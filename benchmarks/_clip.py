@@ -47,10 +47,9 @@ class OurStep(nn.Module):
     def __init__(self, pair: ImageTextPair, captions: Tensor, ratio: float) -> None:
         super().__init__()
         self.pair = pair
-        self.register_buffer("captions", captions, persistent=False)
+        # On the CPU whatever the device, as the training loop has them: how long they are is known without waiting.
+        self.captions = captions
         self.mask = RandomMask(ratio)
-
-    captions: Tensor
 
     def keep(self, images: Tensor) -> Tensor | None:
         """The kept patches [b, k] of these images, or None for all."""

@@ -5,11 +5,14 @@ meets all of them. The ratio of a peer is the median over rounds of (peer / ours
 compared before anything is timed, and different outputs end the run. A peer that is not installed stays in the report.
 """
 
+import contextlib
+import fcntl
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 __all__ = [
     "FEWEST_ROUNDS",
@@ -86,6 +89,8 @@ class Settings:
     """Rounds before those, which are not counted."""
     least_seconds: float = 0.0
     """A candidate that is quicker than this is called several times in a row, and its time is divided."""
+    turn: Path | None = None
+    """A file that is locked while times are taken: benchmarks compile side by side and are measured one at a time."""
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.warm_up < 0 or self.least_seconds < 0:
@@ -217,15 +222,16 @@ def _time(candidates: Sequence[Candidate], settings: Settings, clock: Clock) -> 
     wall: list[list[float]] = [[] for _ in candidates]
     cpu: list[list[float]] = [[] for _ in candidates]
     peaks: list[int | None] = [None for _ in candidates]
-    for number in range(settings.rounds):
-        for place in range(len(candidates)):
-            who = (number + place) % len(candidates)
-            clock.forget_peak()
-            seconds, busy = _once(candidates[who], calls[who], clock)
-            wall[who].append(seconds)
-            cpu[who].append(busy)
-            bytes_now = clock.peak_bytes()
-            peaks[who] = bytes_now if bytes_now is None else max(bytes_now, peaks[who] or 0)
+    with _turn(settings.turn):
+        for number in range(settings.rounds):
+            for place in range(len(candidates)):
+                who = (number + place) % len(candidates)
+                clock.forget_peak()
+                seconds, busy = _once(candidates[who], calls[who], clock)
+                wall[who].append(seconds)
+                cpu[who].append(busy)
+                bytes_now = clock.peak_bytes()
+                peaks[who] = bytes_now if bytes_now is None else max(bytes_now, peaks[who] or 0)
     return [
         Timing(
             name=candidate.name,
@@ -237,6 +243,17 @@ def _time(candidates: Sequence[Candidate], settings: Settings, clock: Clock) -> 
         )
         for who, candidate in enumerate(candidates)
     ]
+
+
+@contextlib.contextmanager
+def _turn(file: Path | None) -> Iterator[None]:
+    """Wait until no other benchmark that was given this file takes times; at once without one."""
+    if file is None:
+        yield
+        return
+    with file.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield  # closing the file lets go of it
 
 
 def _warm(candidate: Candidate, settings: Settings, clock: Clock) -> int:

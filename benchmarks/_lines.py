@@ -9,6 +9,8 @@ from pathlib import Path
 
 __all__ = ["Line", "cpu_lines", "gpu_lines"]
 
+_GPU_LIMIT = 520.0  # seconds; all lines run at the same time
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
@@ -52,16 +54,18 @@ def cpu_lines(photographs: Path, *, mae: Path | None, swin: Path | None) -> list
 def gpu_lines(*, mae: Path | None, swin: Path | None) -> list[Line]:
     """Lines of one GPU, at most 9 minutes; arguments as `cpu_lines`."""
     clones = [*_given("--mae", mae), *_given("--swin", swin)]
-    device = ("--device", "cuda")
-    return [
-        _line("masks within a step (share of it)", "masking", 60, *device, "--only", "step"),
-        _line("training step of SimMIM (timm)", "backbones", 120, *device, "--only", "simmim", "--batch", "128",
-              "--compile", "whole", *clones),
-        _line("training step of FLIP and MAE (own whole step, timm)", "backbones", 120, *device, "--only", "flip",
-              "mae", "--batch", "128", "--compile", "whole", *clones),
-        _line("CLIP step (open_clip)", "flip", 120, *device, "--only", "step", "--batch", "256", "--dtype", "bf16"),
-        _line("MAE and SimMIM steps (reference)", "pretrain", 120, *device, "--only", "mae", "simmim", *clones),
-    ]  # fmt: skip
+    device, whole = ("--device", "cuda"), ("--batch", "128", "--compile", "whole")
+    table = [
+        ("masks within a step (share of it)", "masking", "--only", "step", "--compile"),
+        ("training step of SimMIM (timm, reference)", "backbones", "--only", "target", "simmim", *whole, *clones),
+        ("training step of FLIP (timm, open_clip, own whole step)", "backbones", "--only", "flip", *whole),
+        ("training step of MAE (reference)", "backbones", "--only", "mae", *whole, *clones),
+        ("CLIP step (open_clip)", "flip", "--only", "step", *whole),
+        ("FLIP step of L/16 (own whole step)", "flip", "--only", "own", *whole),
+        ("contrastive loss and memory (open_clip)", "flip", "--only", "loss", "memory", "--batch", "128"),
+        ("MAE and SimMIM steps (reference)", "pretrain", "--only", "mae", "simmim", "--batch", "64", *clones),
+    ]
+    return [_line(name, module, _GPU_LIMIT, *device, *options) for name, module, *options in table]
 
 
 def _line(name: str, module: str, limit: float, *options: str) -> Line:

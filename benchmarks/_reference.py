@@ -5,12 +5,15 @@ They ask for older versions of their requirements; what has changed since is bri
 
 import contextlib
 import importlib
+import importlib.machinery
+import importlib.util
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import CodeType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -87,6 +90,7 @@ def load_swin_simmim(path: Path, *, target_window: int, **shape: Any) -> tuple[n
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(None):
             warnings.simplefilter("ignore")
+            _import_swin(f"{_PACKAGE}.swin_transformer_v2", path / "models" / "swin_transformer_v2.py")
             module = importlib.import_module(f"{_PACKAGE}.simmim")
             encoder = module.SwinTransformerV2ForSimMIM(num_classes=0, **shape)
     finally:
@@ -96,6 +100,25 @@ def load_swin_simmim(path: Path, *, target_window: int, **shape: Any) -> tuple[n
     config = SimpleNamespace(NORM_TARGET=target)
     stride = shape["patch_size"] * 8
     return module.SimMIM(config, encoder, stride, 3, shape["patch_size"]), module
+
+
+class _NumberForTensor(importlib.machinery.SourceFileLoader):
+    """Reads a bound that the clone makes as a tensor on the CPU as the number it is; today's PyTorch asks for that."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        del fullname
+        source = self.get_data(self.path)
+        number = str(math.log(1 / 0.01)).encode()
+        return self.source_to_code(source.replace(b"torch.log(torch.tensor(1. / 0.01))", number), self.path)
+
+
+def _import_swin(name: str, file: Path) -> None:
+    loader = _NumberForTensor(name, str(file))
+    spec = importlib.util.spec_from_file_location(name, file, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    loader.exec_module(module)
 
 
 @contextlib.contextmanager

@@ -23,11 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser, *, rounds: int = FEWEST_ROUND
     parser.add_argument("--threads", type=int, default=1, help="threads of the CPU")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write every figure there")
+    parser.add_argument(
+        "--turn", type=Path, default=None, metavar="FILE", help="lock it while times are taken: one benchmark at a time"
+    )
 
 
 def settings_of(arguments: argparse.Namespace, *, least_seconds: float = 0.0) -> Settings:
     """Return the settings that the options of ``add_arguments`` ask for."""
-    return Settings(rounds=arguments.rounds, warm_up=arguments.warm_up, least_seconds=least_seconds)
+    return Settings(
+        rounds=arguments.rounds, warm_up=arguments.warm_up, least_seconds=least_seconds, turn=arguments.turn
+    )
 
 
 def utilisation(timing: Timing, peak: float | None) -> float | None:

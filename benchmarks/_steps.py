@@ -41,6 +41,8 @@ class Work:
     """Whether both sides are compiled, and how: every block for itself, or the whole step."""
     compile_mode: str = "default"
     """``mode`` of ``torch.compile``."""
+    attention: Literal["usual", "folded", "triton"] = "usual"
+    """How our SwinV2 attends: as it does by itself, by plain products, or by our own kernel."""
     quick: bool = False
     """Whether tiny models stand in for the real ones: shows that the benchmark runs, measures nothing."""
 

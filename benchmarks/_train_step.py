@@ -7,22 +7,17 @@ which is done in the step here, once for the batch; SimMIM's masks come ready, a
 
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from unveil_pretrain.config import MimConfig
 from unveil_pretrain.data import Batch
-from unveil_pretrain.inputs import Normaliser
 from unveil_pretrain.objectives.base import Objective
-from unveil_pretrain.optim import build_optimizer
-from unveil_pretrain.step import GradientStep
-from unveil_pretrain.stochastic_depth import StochasticDepth
 from unveil_pretrain.train_state import Position
 from unveil_pretrain.update import train_step
-from unveil_pretrain.world import World
 
+from benchmarks._bare_run import bare_run
 from benchmarks._steps import Work
 
 __all__ = ["our_step", "reference_step", "uint8_batch"]
@@ -38,27 +33,8 @@ def uint8_batch(work: Work, sides: tuple[int, ...]) -> Batch:
 
 def our_step(objective: Objective, config: MimConfig, batch: Batch, work: Work) -> Callable[[], None]:
     """Return a function that does one update of the objective on the batch, as a run does."""
-    device, world = work.device.torch, World()
     config = replace(config, batch_size=work.batch, precision="bfloat16" if work.autocast else "float32")
-    normalise = Normaliser(mean=config.pixel_mean, std=config.pixel_std, device=device)
-    objective.train()
-    run = SimpleNamespace(
-        config=config,
-        world=world,
-        objective=objective,
-        optimizer=build_optimizer(
-            objective, weight_decay=config.weight_decay, betas=config.betas, without_decay=objective.no_weight_decay()
-        ),
-        gradients=GradientStep(
-            objective=objective,
-            depth=StochasticDepth.install(objective),
-            normalise=normalise,
-            world=world,
-            device=device,
-            seed=config.seed,
-            bfloat16=work.autocast,
-        ),
-    )
+    run = bare_run(objective, config, work.device.torch)
     position = replace(Position(), step=config.warmup_steps)
     return lambda: cast(None, train_step(cast(Any, run), position, batch))
 

@@ -9,6 +9,7 @@ given. What is missing is reported as absent. ``docs/benchmarks.md`` says what e
 import argparse
 import gc
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -66,7 +67,7 @@ class _Run:
 
     def quick_work(self, comparison: Comparison) -> Outcome:
         """Compare work of milliseconds: repeated for at least 0.1 s per round, after a first, cold call."""
-        settings = Settings(rounds=self.settings.rounds, warm_up=max(2, self.settings.warm_up), least_seconds=0.1)
+        settings = replace(self.settings, warm_up=max(2, self.settings.warm_up), least_seconds=0.1)
         outcome = compare(comparison, settings, self.device.clock)
         self.report.add(outcome)
         return outcome
@@ -100,6 +101,7 @@ def _work(chosen: argparse.Namespace, device: Device) -> Work:
         autocast=chosen.dtype == "bf16" if chosen.dtype else device.fast_bfloat16,
         compile=chosen.compile,
         compile_mode=chosen.compile_mode,
+        attention=chosen.attention,
         quick=chosen.quick,
     )
 
@@ -114,6 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--compile", choices=get_args(Compile), default="none", help="torch.compile on both sides")
     parser.add_argument("--compile-mode", default="default", help="mode of torch.compile")
+    parser.add_argument(
+        "--attention", choices=("usual", "folded", "triton"), default="usual", help="of our SwinV2 on a GPU"
+    )
     parser.add_argument("--peak-tflops", type=float, default=None, help="for the utilisation, instead of measuring it")
     parser.add_argument("--mae", type=Path, default=None, metavar="PATH", help="clone of the MAE reference")
     parser.add_argument("--swin", type=Path, default=None, metavar="PATH", help="clone of the SwinV2 SimMIM reference")

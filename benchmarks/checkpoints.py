@@ -20,17 +20,15 @@ from unveil_backbones import create
 from unveil_pretrain.checkpointing import save_checkpoint
 from unveil_pretrain.config import MimConfig
 from unveil_pretrain.data import Batch
-from unveil_pretrain.inputs import Normaliser
 from unveil_pretrain.objectives.base import BuildContext
-from unveil_pretrain.optim import build_optimizer
 from unveil_pretrain.recipes import MIM_RECIPES
 from unveil_pretrain.record import RunFolder
 from unveil_pretrain.saving import CheckpointSaver
-from unveil_pretrain.step import GradientStep
-from unveil_pretrain.stochastic_depth import StochasticDepth
 from unveil_pretrain.train_state import Position
 from unveil_pretrain.update import train_step
 from unveil_pretrain.world import World
+
+from benchmarks._bare_run import bare_run
 
 __all__ = ["main"]
 
@@ -101,30 +99,10 @@ def _prepared(given: argparse.Namespace, folder: Path) -> tuple[Any, Callable[[]
     torch.manual_seed(0)
     encoder = create(config.encoder, image_size=config.image_size, drop_path=config.drop_path)
     context = BuildContext(encoder, config.image_size, captions=lambda most: [], tokenizer_json=None)
-    objective = config.objective.build(context).to(device).train()
-    normalise = Normaliser(mean=config.pixel_mean, std=config.pixel_std, device=device)
-    run = SimpleNamespace(
-        config=config,
-        world=world,
-        objective=objective,
-        folder=RunFolder(folder),
-        data=SimpleNamespace(train=_NoSamples()),
-        passport=None,
-        initial=None,
-        saver=CheckpointSaver(world),
-        optimizer=build_optimizer(
-            objective, weight_decay=config.weight_decay, betas=config.betas, without_decay=objective.no_weight_decay()
-        ),
-        gradients=GradientStep(
-            objective=objective,
-            depth=StochasticDepth.install(objective),
-            normalise=normalise,
-            world=world,
-            device=device,
-            seed=config.seed,
-            bfloat16=precision == "bfloat16",
-        ),
-    )
+    objective = config.objective.build(context).to(device)
+    run = bare_run(objective, config, device, world=world)
+    run.folder, run.saver = RunFolder(folder), CheckpointSaver(world)
+    run.data, run.passport, run.initial = SimpleNamespace(train=_NoSamples()), None, None
     pixels = torch.randint(0, 256, (given.samples, 3, *config.image_size), dtype=torch.uint8)
     zeros = torch.zeros(given.samples, dtype=torch.int64)
     batch = Batch(images=pixels, sample_ids=torch.arange(given.samples), epochs=zeros, captions=None)

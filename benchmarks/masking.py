@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks._compare import Comparison, Settings, UnequalOutputsError, compare
+from benchmarks._compare import Comparison, UnequalOutputsError, compare
 from benchmarks._device import Device, open_device
 from benchmarks._masking_rows import Sizes, block_row, linear_rows, noise_row, random_row, simmim_rows
 from benchmarks._masking_step import step_row
@@ -28,10 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     device = open_device(chosen.device, chosen.threads)
     report = Report(device.name, headline=device.headline, threads=chosen.threads)
-    asked = settings_of(chosen)
-    settings = Settings(
-        rounds=asked.rounds, warm_up=asked.warm_up, least_seconds=0.0 if chosen.quick else _LEAST_SECONDS
-    )
+    settings = settings_of(chosen, least_seconds=0.0 if chosen.quick else _LEAST_SECONDS)
     try:
         for comparison in _comparisons(chosen, device):
             report.add(compare(comparison, settings, device.clock))

@@ -1,8 +1,10 @@
 """The harness that all ratios come from, on clocks that only move when told to."""
 
+import fcntl
 import itertools
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -102,6 +104,19 @@ def test_quick_work_is_repeated_and_divided(machine):
     assert [timing.calls for timing in outcome.timings] == [4, 1]
     assert outcome.timings[0].wall == (0.25, 0.25)
     assert outcome.ratios[0].wall.median == 12.0
+
+
+def test_times_are_taken_when_no_other_benchmark_takes_any(machine, tmp_path):
+    turn = tmp_path / "turn"
+    with turn.open("a") as other, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        waiting = pool.submit(compare, pair(machine), Settings(rounds=2, warm_up=1, turn=turn), machine.clock)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.2)
+        assert len(machine.log) == 2  # both have warmed up
+        fcntl.flock(other, fcntl.LOCK_UN)
+        assert waiting.result(timeout=10).rounds == 2
+    assert len(machine.log) == 6
 
 
 @pytest.mark.parametrize("difference", [1e-4, math.inf, math.nan])

@@ -40,7 +40,7 @@ def lines(tmp_path):
 
 def test_the_limits_keep_the_promise_of_a_quarter_of_an_hour_and_nine_minutes(lines):
     assert sum(line.limit for line in lines["cpu"]) <= 15 * 60 + 120  # no line is near its limit
-    assert sum(line.limit for line in lines["cuda"]) <= 9 * 60
+    assert max(line.limit for line in lines["cuda"]) <= 9 * 60  # all at the same time
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

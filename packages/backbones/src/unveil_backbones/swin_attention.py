@@ -75,13 +75,25 @@ def cosine_attention(
 
         return biased_attention((q * scale).to(v.dtype), k.to(v.dtype), v, bias, regions).transpose(1, 2).flatten(2)
     if kind == "sdpa":
-        q, k = (q * scale).to(v.dtype), k.to(v.dtype)
-        mask = whole.to(v.dtype).expand(len(v) // len(whole), -1, -1, -1, -1).flatten(0, 1)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0).transpose(1, 2).flatten(2)
+        return _sdpa((q * scale).to(v.dtype), k.to(v.dtype), v, whole.to(v.dtype)).transpose(1, 2).flatten(2)
     scores = q @ k.transpose(-2, -1) * scale if kind == "plain" else (q * scale) @ k.transpose(-2, -1)
     scores = scores.unflatten(0, (-1, len(whole))) + whole
     attended = scores.flatten(0, 1).softmax(dim=-1) @ v
     return attended.transpose(1, 2).flatten(2)
+
+
+def _sdpa(
+    q: Float[Tensor, "w h t d"],
+    k: Float[Tensor, "w h t d"],
+    v: Float[Tensor, "w h t d"],
+    bias: Float[Tensor, "g h t t"],
+) -> Float[Tensor, "w h t d"]:
+    """PyTorch's fused attention. The windows of an image count as heads, so that images share one mask, uncopied."""
+    groups, heads = bias.shape[:2]
+    q, k, v = (part.unflatten(0, (-1, groups)).flatten(1, 2) for part in (q, k, v))
+    mask = bias.flatten(0, 1).expand(len(q), -1, -1, -1)
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+    return attended.unflatten(1, (groups, heads)).flatten(0, 1)
 
 
 def attend_rows(

@@ -125,7 +125,9 @@ class _LogSumExps(torch.autograd.Function):
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, " g"], Float[Tensor, " b"]]:
         with _full_precision(images):
             blocks = _Blocks(images * scale, texts, first, chunk_size)
-            sums = _fast_sums(blocks) or _safe_sums(blocks)
+            # Whether one shift suits all is read from the numbers: an accelerator would wait, a compiler break off.
+            may_look = images.device.type == "cpu" and not torch.compiler.is_compiling()
+            sums = (_fast_sums(blocks) if may_look else None) or _safe_sums(blocks)
         ctx.save_for_backward(images, texts, scale, sums.rows, sums.columns)
         ctx.settings = first, chunk_size, sums.shift
         return *sums.logarithms(), sums.own
