@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor
 from unveil_backbones.errors import BackboneError
 
 from unveil_pretrain.errors import ONE_PROCESS, ConfigError, PretrainError, ProcessLostError
+from unveil_pretrain.starts import name_of_start
 
 __all__ = ["World", "joined", "world_of_environment"]
 
@@ -256,13 +257,15 @@ def joined(world: World, device: torch.device) -> Iterator[World]:
 
 
 def _fresh_store(world: World) -> Store:
-    """Where the processes find each other's addresses; not those of the processes that torchrun has restarted.
+    """Where the processes find each other's addresses, and only theirs.
 
-    torchrun's agent keeps one store for all its restarts (PyTorch 2.13, `dynamic_rendezvous.py`), in which a new
-    process may find the address of a dead one before that of the process in its place.
+    A store of torchrun's agents outlives the processes that they start (`starts.py`); otherwise the first process has
+    made it for this start.
     """
     store = next(iter(rendezvous("env://", world.rank, world.size)))[0]
-    return PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}_of_{world.size}", store)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return store
+    return PrefixStore(name_of_start(store, rank=world.rank, size=world.size), store)
 
 
 def _is_of_connection(error: Exception) -> bool:
