@@ -4,6 +4,7 @@ Hypothesis chooses the seeds, derandomised, so that a run on one machine is a ru
 inputs, since choosing costs more than most of these parsers.
 """
 
+import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
@@ -31,7 +32,9 @@ NAMED = (MaskingError, BackboneError, PretrainError, HarnessError)
 """What a person is meant to see."""
 _BATCH = 20
 _SECONDS = 120
-_ROOM = 3 * 2**30
+_ROOM = 3 * 2**30 + 8 * 2**26 * (os.cpu_count() or 1)
+"""Of address space. The allocator of the C library reserves up to eight areas of 64 MiB for each core, when many threads
+ask it for memory, whether they use them or not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +137,7 @@ def _shown(value: Any) -> str:
 
 @contextmanager
 def bounded(seconds: float) -> Iterator[None]:
-    """Neither a hang nor unbounded memory: a time limit, and 3 GiB of address space above what there is now."""
+    """Neither a hang nor unbounded memory: a time limit, and `_ROOM` of address space above what there is now."""
 
     def too_slow(number: int, frame: object) -> None:
         raise TimeoutError(f"not done after {seconds} s")

@@ -29,6 +29,7 @@ from unveil_backbones.errors import (
     UnsafePathError,
 )
 from unveil_backbones.passport import Passport, ValPoint
+from unveil_backbones.places import is_folder, is_there
 from unveil_backbones.specs import EncoderSpec, Preprocessing, TextSpec
 
 __all__ = [
@@ -51,6 +52,7 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
 _LARGEST_MANIFEST = 64 * 2**20
+_GIVE = "give a checkpoint directory (.../checkpoints/step_00000200) or the directory of a run"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,6 +216,9 @@ def resolve_checkpoint(path: str | Path) -> Path:
         CheckpointNotFoundError: It is neither.
     """
     folder = Path(path)
+    if not is_folder(folder):
+        what = "is no folder" if is_there(folder) else "does not exist"
+        raise CheckpointNotFoundError(f"{folder} {what}; {_GIVE}")
     if (folder / MANIFEST_NAME).is_file():
         return folder
     steps = {
@@ -223,10 +228,7 @@ def resolve_checkpoint(path: str | Path) -> Path:
     }
     if steps:
         return steps[max(steps)]
-    what = "does not exist" if not folder.exists() else f"holds neither {MANIFEST_NAME} nor checkpoints/step_*"
-    raise CheckpointNotFoundError(
-        f"{folder} {what}; give a checkpoint directory (.../checkpoints/step_00000200) or the directory of a run"
-    )
+    raise CheckpointNotFoundError(f"{folder} holds neither {MANIFEST_NAME} nor checkpoints/step_*; {_GIVE}")
 
 
 def checkpoint_sha256(path: str | Path) -> str:

@@ -42,6 +42,12 @@ class WordPieceTokenizer:
         self.length, fill = fixed_rows(tokenizer, "WordPieceTokenizer.train")
         if tokenizer.token_to_id(_PAD) != self.pad_id or fill != self.pad_id:
             raise TokenizerError(f"the tokenizer's {_PAD} is not piece 0; train it with WordPieceTokenizer.train")
+        model = tokenizer.model
+        if not isinstance(model, models.WordPiece) or model.token_to_id(model.unk_token) is None:
+            raise TokenizerError(
+                "the tokenizer is no WordPiece model with a piece for words that it does not know; train it with "
+                "WordPieceTokenizer.train"
+            )
         self._tokenizer = tokenizer
 
     @classmethod

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unveil_backbones.limits import parse_json
+from unveil_backbones.places import is_folder
 
 from unveil_evalharness.errors import DataError, one_line
 from unveil_evalharness.findings import Finding
@@ -26,7 +27,7 @@ _LAYOUTS = (*_IMAGENET, *_CAPTIONS, "coco_det", "ade20k_seg", "val_loss")
 
 def check_data(data_root: Path, tasks: Sequence[str]) -> list[Finding]:
     """One or more findings per data set; tasks without a known layout are left to `hash_data`."""
-    if not data_root.is_dir():
+    if not is_folder(data_root):
         return [Finding(subject="data", state="problem", detail=f"--data-root {data_root} is not a folder")]
     findings: list[Finding] = []
     if any(task in _IMAGENET for task in tasks):
@@ -51,7 +52,7 @@ def hash_data(data_root: Path, tasks: Sequence[Task]) -> Iterator[Finding]:
 
     What is wrong with data of a known layout `check_data` says in more detail.
     """
-    if not data_root.is_dir():
+    if not is_folder(data_root):
         return
     for task in tasks:
         subject = f"{task.name} data"

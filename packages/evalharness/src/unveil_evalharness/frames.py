@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unveil_backbones.panics import without_traces
+from unveil_backbones.parquet_pages import check_parquet
 
 if TYPE_CHECKING:
     import polars
@@ -21,7 +22,11 @@ def read_parquet(path: Path) -> "polars.DataFrame":
     """
     import polars
 
-    return guarded(lambda: polars.read_parquet(path))
+    def read() -> "polars.DataFrame":
+        check_parquet(path)
+        return polars.read_parquet(path)
+
+    return guarded(read)
 
 
 def guarded(read: Callable[[], "polars.DataFrame"]) -> "polars.DataFrame":
@@ -42,4 +47,5 @@ def guarded(read: Callable[[], "polars.DataFrame"]) -> "polars.DataFrame":
     except (polars.exceptions.PanicException, ArithmeticError, MemoryError, TypeError, ValueError) as error:
         if isinstance(error, OSError | polars.exceptions.PolarsError):
             raise
-        raise polars.exceptions.ComputeError(f"{type(error).__name__} while it was decoded") from error
+        said = " ".join(str(error).split())[:200]
+        raise polars.exceptions.ComputeError(f"{type(error).__name__} while it was decoded ({said})") from error

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from unveil_backbones.places import is_folder
+
 from unveil_evalharness.cells import Cell
 from unveil_evalharness.errors import DataError, UsageError
 from unveil_evalharness.fingerprint import fingerprint
@@ -40,7 +42,7 @@ def build_grid(options: RunOptions, load: Callable[[str], Task]) -> Grid:
             raise DataError(
                 f"{flag} {path} is a URL; tasks read and write folders of this machine: copy or mount what it names"
             )
-    if not options.data_root.is_dir():
+    if not is_folder(options.data_root):
         raise DataError(f"--data-root {options.data_root} is not a folder; see `evalharness doctor --data-root DIR`")
     tasks = [load(name) for name in expand(options.tasks)]
     foreign = ForeignOptions(

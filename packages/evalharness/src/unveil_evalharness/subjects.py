@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unveil_backbones.places import is_file
+
 from unveil_evalharness.errors import CheckpointInputError, HarnessError, one_line
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def load_fresh(subject: Subject) -> "unveil_backbones.checkpoint.Checkpoint":
 def _ours(path: Path, foreign: "ForeignOptions | None") -> Path:
     """A folder of ours as it is; anything else that is there, or that a program is asked for, converted."""
     named = str(path).startswith(("timm:", "open_clip:"))
-    if foreign is None or not (named or path.is_file() or _holds_foreign(path)):
+    if foreign is None or not (named or is_file(path) or _holds_foreign(path)):
         return path
     from unveil_evalharness.foreign.convert import convert_foreign
 

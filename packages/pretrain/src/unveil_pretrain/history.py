@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unveil_backbones.limits import parse_json
+from unveil_backbones.places import is_folder
 
 from unveil_pretrain.errors import OutputError
 from unveil_pretrain.row_checks import checked_row, is_number
@@ -90,7 +91,7 @@ def read_history(path: Path) -> RunHistory:
         known = is_number(config["steps"], whole=True) and config["steps"] > 0
         known = known and isinstance(config["objective"]["name"], str) and isinstance(config["encoder"], str)
     except FileNotFoundError as error:
-        what = "is no folder" if not path.is_dir() else "holds no run: there is no run.json in it"
+        what = "is no folder" if not is_folder(path) else "holds no run: there is no run.json in it"
         raise OutputError(f"{path} {what}; give the --out of a run") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{file} cannot be read as the record of a run ({error!r}); restore it") from error

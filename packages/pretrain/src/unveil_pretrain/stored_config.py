@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from unveil_backbones.limits import parse_json
 
@@ -109,15 +109,18 @@ def _filled(kind: type[_Settings], values: Mapping[str, object]) -> _Settings:
         )
     hints = get_type_hints(kind)
     try:
-        return kind(**{name: _value(hints[name], value) for name, value in values.items()})
+        return kind(**{name: _value(name, hints[name], value) for name, value in values.items()})
     except TypeError as error:
         raise ConfigError(f"settings of {kind.__name__} are missing or of another type ({error}); add them") from error
 
 
-def _value(hint: Any, value: object) -> object:
+def _value(name: str, hint: Any, value: object) -> object:
     """A setting's value; settings within settings are filled like those around them."""
     if isinstance(value, Mapping) and is_dataclass(hint):
         return _filled(cast(type[object], hint), cast(Mapping[str, object], value))
+    kinds = get_args(hint) if get_origin(hint) is tuple else ()
+    if isinstance(value, list) and kinds and Ellipsis not in kinds and len(value) != len(kinds):
+        raise ConfigError(f"{name} has {len(value)} values; give {len(kinds)}")
     return _tuples(value)
 
 

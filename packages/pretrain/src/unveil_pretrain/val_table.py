@@ -16,6 +16,7 @@ import polars as pl
 from unveil_backbones.limits import parse_json
 from unveil_backbones.manifest import Passport
 from unveil_backbones.panics import without_traces
+from unveil_backbones.parquet_pages import check_parquet
 
 from unveil_pretrain.errors import DataError, OutputError
 
@@ -152,6 +153,7 @@ def _read_frame(file: Path) -> pl.DataFrame:
     """The columns of a table as they were written; PolarsError where one is missing or of another type."""
     try:
         with without_traces():
+            check_parquet(file)
             return pl.read_parquet(file).select(*(pl.col(name).cast(kind) for name, kind in _COLUMNS.items()))
     except (pl.exceptions.PanicException, ArithmeticError, MemoryError, TypeError, ValueError) as error:
         # A flipped bit in the metadata makes polars ask for memory without end, or stop with what is no Exception.

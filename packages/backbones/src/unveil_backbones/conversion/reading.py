@@ -23,6 +23,7 @@ from torch import Tensor
 from unveil_backbones._files import check_header
 from unveil_backbones.conversion.archive import check_archive
 from unveil_backbones.errors import CheckpointNotFoundError, ConvertError, TruncatedError, UnsafeFileError
+from unveil_backbones.places import is_file
 
 __all__ = ["read_tensors"]
 
@@ -50,7 +51,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
         TruncatedError: It ends too early.
         ConvertError: It holds no tensors by name.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointNotFoundError(f"{path} is not a file; give a .pth, .pt, .bin or .safetensors file")
     if path.stat().st_size == 0:
         raise TruncatedError(f"{path} is empty; copy it again")

@@ -9,6 +9,7 @@ from pathlib import Path
 from unveil_backbones._files import check_inside
 from unveil_backbones._json import JSON
 from unveil_backbones.errors import CheckpointNotFoundError, ConvertError
+from unveil_backbones.places import is_file, is_folder
 
 __all__ = ["Source", "find_source"]
 
@@ -40,10 +41,10 @@ def find_source(path: Path) -> Source:
         UnsafePathError: A link takes a file out of the folder.
         ConvertError: The weights are split into several files, or a configuration is no JSON object.
     """
-    if path.is_file():
+    if is_file(path):
         # Beside a single file a config.json may be anybody's: it is read only if the file has the name of a folder's.
         return Source(weights=path, configs=_read_configs(path.parent) if path.name in _WEIGHTS else {})
-    if not path.is_dir():
+    if not is_folder(path):
         raise CheckpointNotFoundError(f"{path} does not exist; give a checkpoint, a file of weights or a folder of one")
     split = sorted(entry.name for entry in path.glob("*.index.json"))
     if split:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
+from unveil_backbones.places import is_file
 
 from unveil_evalharness.errors import NotComparableError
 from unveil_evalharness.frames import read_parquet
@@ -58,7 +59,7 @@ def read_samples(path: Path) -> "polars.DataFrame | None":
     """
     import polars
 
-    if not path.is_file():
+    if not is_file(path):
         return None
     try:
         return read_parquet(path)

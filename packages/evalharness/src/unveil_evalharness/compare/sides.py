@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unveil_backbones.places import is_file
+
 from unveil_evalharness.compare.measured import Measured, gather
 from unveil_evalharness.errors import UsageError
 from unveil_evalharness.results import ResultRow, latest, read_rows
@@ -104,11 +106,11 @@ def _open(row: ResultRow) -> bool:
 
 def _split(text: str) -> tuple[Path, str]:
     """A folder whose name holds a colon is taken as it is."""
-    if (Path(text) / "results.jsonl").is_file() or ":" not in text:
+    if is_file(Path(text) / "results.jsonl") or ":" not in text:
         folder, selector = text, ""
     else:
         folder, _, selector = text.rpartition(":")
-    if not (Path(folder) / "results.jsonl").is_file():
+    if not is_file(Path(folder) / "results.jsonl"):
         raise UsageError(f"{folder} is not an output folder of `evalharness run`: it has no results.jsonl")
     return Path(folder), selector
 

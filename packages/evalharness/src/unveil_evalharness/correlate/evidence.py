@@ -8,6 +8,7 @@ from typing import Any
 
 from unveil_backbones.limits import parse_json
 from unveil_backbones.manifest import Manifest
+from unveil_backbones.places import is_file, is_folder
 
 from unveil_evalharness.errors import ResultsError
 from unveil_evalharness.frames import read_parquet
@@ -75,7 +76,7 @@ def _read_passports(folders: Sequence[Path], rows: Sequence[ResultRow]) -> dict[
         name = row.tables.get("passport")
         if row.status != "ok" or name is None or row.checkpoint_sha256 in found:
             continue
-        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        path = next((folder / name for folder in folders if is_file(folder / name)), None)
         if path is not None:
             found[row.checkpoint_sha256] = _read_passport(path)
     return found
@@ -111,7 +112,7 @@ def output_folder(path: Path) -> Path:
         ResultsError: it is no output folder.
     """
     folder = path.parent if path.name == "results.jsonl" else path
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise ResultsError(f"no output folder at {folder}; give the folder passed to `evalharness run --output-path`")
     if not (folder / "results.jsonl").is_file():
         raise ResultsError(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unveil_evalharness.errors import ResultsError
-from unveil_evalharness.frames import guarded
+from unveil_evalharness.frames import guarded, read_parquet
 from unveil_evalharness.parsing import nearest
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def read_table(path: Path) -> "polars.DataFrame":
 
     readers: dict[str, Any] = {
         ".csv": lambda: pl.read_csv(path, infer_schema=False),
-        ".parquet": lambda: pl.read_parquet(path),
+        ".parquet": lambda: read_parquet(path),
         ".jsonl": lambda: pl.read_ndjson(path),
         ".ndjson": lambda: pl.read_ndjson(path),
     }

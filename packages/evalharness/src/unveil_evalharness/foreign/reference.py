@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from unveil_backbones.places import is_there
+
 from unveil_evalharness.errors import ForeignCheckpointError
 
 __all__ = ["FORMATS", "ForeignFormat", "Reference", "parse_reference"]
@@ -61,9 +63,9 @@ def parse_reference(text: str) -> Reference:
             f"--ckpt {text}: write {program}:MODEL, {program}:MODEL=FILE or {program}:MODEL{_RANDOM}"
         )
     # Path() makes one slash of two, so an absolute path behind a slash has lost its own.
-    beside = next((place for place in (Path(behind), Path(f"/{behind}")) if behind and place.exists()), None)
+    beside = next((place for place in (Path(behind), Path(f"/{behind}")) if behind and is_there(place)), None)
     weights = Path(file) if equals else beside
-    if weights is not None and not weights.exists():
+    if weights is not None and not is_there(weights):
         raise ForeignCheckpointError(f"--ckpt {text}: {weights} does not exist; give the file of the model's weights")
     if program == "timm":
         if behind and weights is None:

@@ -99,6 +99,8 @@ def read_baseline(path: Path) -> Baseline:
             "make it with `evalharness gate init`"
         )
     try:
+        if not content["promotions"]:
+            raise ValueError("it has no promotion, and the first is that by `gate init`")
         return Baseline(
             path=path,
             measured=tuple(_measured(name, entry, content, path) for name, entry in content["metrics"].items()),

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tyro.conf import Positional
+from unveil_backbones.places import is_there
 from unveil_backbones.whole_files import alone
 
 from unveil_evalharness.compare.difference import Settings
@@ -108,7 +109,7 @@ def _alone(baseline: Path) -> Iterator[None]:
 
 
 def _init(options: InitOptions) -> None:
-    if options.baseline.exists():
+    if is_there(options.baseline):
         raise UsageError(f"{options.baseline} exists; move it with `evalharness gate promote`, or remove it first")
     _pin(options, ())
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from unveil_backbones.errors import CheckpointError
 from unveil_backbones.manifest import read_manifest
+from unveil_backbones.places import is_there
 from unveil_backbones.whole_files import write_whole
 
 from unveil_evalharness.correlate.evidence import read_evidence
@@ -135,7 +136,7 @@ def _forecast(options: PredictOptions, name: str, known: KnownRuns) -> tuple[For
 
 def _query(name: str, known: KnownRuns) -> Query:
     path = Path(name)
-    if not path.exists():
+    if not is_there(path):
         return known.find(name)
     try:
         return query_from_manifest(read_manifest(path))

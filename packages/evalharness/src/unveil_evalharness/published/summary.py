@@ -34,7 +34,8 @@ def read_summary(path: Path) -> "polars.DataFrame":
     import polars as pl
 
     try:
-        frame = guarded(lambda: pl.read_csv(path, infer_schema_length=None))
+        # As text: a hash of digits alone, or with one "e" among them, is no number.
+        frame = guarded(lambda: pl.read_csv(path, infer_schema=False))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise ResultsError(f"cannot read {path}: {error}") from error
     missing = [name for name in _NEEDED if name not in frame.columns]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from unveil_backbones.limits import parse_json
+from unveil_backbones.places import is_file
 
 from unveil_evalharness.compare.outcomes import mean_outcomes, metric_function, read_samples, same_value
 from unveil_evalharness.errors import NotComparableError, one_line
@@ -38,7 +39,7 @@ def check_files(folder: Path, rows: Sequence[ResultRow]) -> Iterator[Finding]:
             yield Finding(subject=subject, state="ok", detail=f"{len(hashes)} files")
     unhashed = [row for row in rows if not row.files and _named_files(row)]
     for row in {row.samples: row for row in unhashed}.values():
-        missing = sorted(file for file in _named_files(row) if not (folder / file).is_file())
+        missing = sorted(file for file in _named_files(row) if not is_file(folder / file))
         detail = f"missing: {', '.join(missing)}" if missing else "written by a version that did not hash files"
         yield Finding(subject=f"files of {row.task}", state="problem" if missing else "warning", detail=detail)
 
@@ -49,7 +50,7 @@ def _read_hashes(folder: Path, name: str) -> tuple[dict[str, str], str]:
     file = folder / name
     if match is None:
         return {}, f"{name!r} is not the name of a file of hashes"
-    if not file.is_file():
+    if not is_file(file):
         return {}, f"{name} is missing"
     if _sha256(file)[:16] != match["digest"]:
         return {}, f"{name} was changed"
@@ -57,7 +58,7 @@ def _read_hashes(folder: Path, name: str) -> tuple[dict[str, str], str]:
 
 
 def _problem(file: Path, digest: str) -> str:
-    if not file.is_file():
+    if not is_file(file):
         return f"{file.name} is missing"
     return "" if _sha256(file) == digest else f"{file.name} was changed"
 

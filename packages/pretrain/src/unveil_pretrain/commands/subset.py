@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import tyro
+from unveil_backbones.places import is_there
 from unveil_backbones.whole_files import alone, write_whole
 
 from unveil_pretrain.commands.parsing import parse
@@ -63,7 +64,7 @@ def run(given: Sequence[str]) -> int:
         raise DataError(
             f"{command.data}: the key {repeated!r} occurs more than once, a list could not tell which is meant"
         )
-    if command.out.exists() and (not command.out.is_dir() or any(command.out.iterdir())):
+    if is_there(command.out) and (not command.out.is_dir() or any(command.out.iterdir())):
         raise OutputError(f"{command.out} is not empty; give a new or an empty --out")
     about = {"seed": str(command.seed), "source": f"{samples.content_hash} ({len(samples)} samples)"}
     with _whole_folder(command.out.absolute()) as folder:

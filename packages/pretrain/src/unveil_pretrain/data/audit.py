@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
+from unveil_backbones.places import is_folder
+
 from unveil_pretrain.data.datasets import image_extension
 from unveil_pretrain.data.decode import decode
 from unveil_pretrain.data.folder import FolderDataset
@@ -119,10 +121,10 @@ def audit(
 def _audit(place: str, num_workers: int, policy: ReadPolicy, tell: Callable[[str], None]) -> Audit:
     findings: list[Finding] = []
     path = Path(place)
-    shards = shards_of_folder(path) if path.is_dir() else []
-    is_folder = place.endswith(".zip") or (path.is_dir() and not shards)
-    sources = [] if is_folder else expand_shards("::".join(shards) or place, policy)
-    if is_folder:
+    shards = shards_of_folder(path) if is_folder(path) else []
+    of_files = place.endswith(".zip") or (is_folder(path) and not shards)
+    sources = [] if of_files else expand_shards("::".join(shards) or place, policy)
+    if of_files:
         folder = open_samples(place, policy=policy)
         assert isinstance(folder, FolderDataset)
         findings += [Finding(kind="ignored", where=place, what=f"{name} is no image") for name in folder.ignored]
@@ -133,8 +135,8 @@ def _audit(place: str, num_workers: int, policy: ReadPolicy, tell: Callable[[str
     findings += [Finding(kind="image", where=one.where, what=one.problem) for one in looked if one.problem is not None]
     findings += _repetitions(looked)
     counts = _class_counts(looked, findings)
-    whole = None if len(parts) != max(1, len(sources)) else (parts[0] if is_folder else _whole(sources, findings))
-    state = "absent" if is_folder else _compare_with_index(sources, whole, findings, tell)
+    whole = None if len(parts) != max(1, len(sources)) else (parts[0] if of_files else _whole(sources, findings))
+    state = "absent" if of_files else _compare_with_index(sources, whole, findings, tell)
     sizes = {part.shards[0]: len(part) for part in parts if isinstance(part, ShardDataset)}
     return Audit(
         num_shards=len(sources),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from unveil_backbones.limits import parse_json
 from unveil_backbones.whole_files import alone, remove_unfinished, write_whole
 
 from unveil_pretrain.data.caption_files import read_caption_file
@@ -254,7 +255,7 @@ def _claim(out: Path, settings: Mapping[str, object]) -> None:
 
 def _settings_in(file: Path) -> dict[str, object]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))["settings"]
+        return parse_json(file.read_text(encoding="utf-8"))["settings"]
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{file} cannot be read ({error!r}); remove the folder and start again") from error
 
@@ -266,6 +267,9 @@ def _known_records(out: Path) -> dict[str, ShardRecord]:
         index = index_from_json((out / INDEX_NAME).read_text(encoding="utf-8"), str(out / INDEX_NAME))
         records |= {record.name: record for record in index.shards}
     for part in (out / _PARTS).glob("*.json"):
-        record = record_from_json(json.loads(part.read_text(encoding="utf-8")))
+        try:
+            record = record_from_json(parse_json(part.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError) as error:
+            raise OutputError(f"{part} cannot be read ({error!r}); remove it, and its shard is built again") from error
         records[record.name] = record
     return records

@@ -138,8 +138,8 @@ def _parse(data: bytes | None) -> tuple[Mapping[str, object], bool, bool]:
         return {}, False, False
     text, replaced = _decode(data)
     try:
-        parsed = parse_json(text)
-    except (ValueError, RecursionError):  # the latter for thousands of nested brackets
+        parsed = parse_json(text, keep_halves=True)  # `_clean` takes them out, and counts them
+    except ValueError:
         return {}, True, replaced
     return (parsed if isinstance(parsed, dict) else {}), False, replaced
 

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
 import numpy as np
+from unveil_backbones.places import is_there
 
 from unveil_pretrain.data.deadline import Deadline
 from unveil_pretrain.data.images import IMAGE_EXTENSIONS
@@ -72,7 +73,7 @@ class FolderDataset:
             DataError: it is not there or holds no image, or two images would have the same key.
         """
         path = Path(place)
-        if not path.exists():
+        if not is_there(path):
             raise DataError(f"{place!r} does not exist; name a folder of images, a .zip of one, or webdataset shards")
         self._policy, self._deadline = policy, Deadline()
         self._store: _Store = _Zip(path) if path.is_file() else _Disk(path)

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from unveil_backbones.limits import parse_json
+
 from unveil_pretrain.data.shard_source import ShardSource
 from unveil_pretrain.data.tar_index import Member, Sample
 from unveil_pretrain.errors import OutputError
@@ -29,14 +31,15 @@ def cached_index(number: int, source: ShardSource) -> list[Sample] | None:
     if file is None or not file.is_file():
         return None
     try:
-        value = json.loads(zlib.decompress(file.read_bytes()))
+        value = parse_json(zlib.decompress(file.read_bytes()), keep_halves=True)
         if value["format_version"] != _FORMAT:
             return None
         return [
             Sample(str(key), number, tuple(Member(str(name), int(offset), int(size)) for name, offset, size in members))
             for key, members in value["samples"]
         ]
-    except (OSError, zlib.error, ValueError, KeyError, TypeError):  # the shard says it again, and it is written anew
+    # The shard says it again, and it is written anew.
+    except (OSError, zlib.error, ArithmeticError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from fsspec.core import split_protocol
+from unveil_backbones.places import is_folder
 
 from unveil_pretrain.data.folder import FolderDataset, key_of_path
 from unveil_pretrain.data.images import IMAGE_EXTENSIONS
@@ -37,7 +38,7 @@ def open_samples(
     if place.endswith(".zip"):
         _check_on_this_machine(place, "a zip file")
         return FolderDataset(place, extensions=extensions, policy=policy)
-    if not path.is_dir():
+    if not is_folder(path):
         return ShardDataset(place, policy)
     shards = shards_of_folder(path)
     if not shards:

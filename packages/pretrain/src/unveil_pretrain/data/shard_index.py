@@ -8,6 +8,7 @@ from typing import Any, Final
 from unveil_backbones.limits import parse_json
 
 from unveil_pretrain.errors import DataError
+from unveil_pretrain.row_checks import is_number
 
 __all__ = ["INDEX_NAME", "ShardIndex", "ShardRecord", "index_from_json", "index_to_json"]
 
@@ -60,7 +61,7 @@ def index_from_json(text: str, where: str) -> ShardIndex:
             raise DataError(f"{where}: format {value['format_version']}, this package reads {_FORMAT}; update it")
         return ShardIndex(
             settings=value["settings"],
-            num_samples=int(value["num_samples"]),
+            num_samples=_count(value["num_samples"]),
             content_hash=str(value["content_hash"]),
             classes=tuple(value["classes"]),
             shards=tuple(record_from_json(record) for record in value["shards"]),
@@ -76,7 +77,13 @@ def record_from_json(value: Mapping[str, Any]) -> ShardRecord:
     return ShardRecord(
         name=str(value["name"]),
         sha256=str(value["sha256"]),
-        num_bytes=int(value["num_bytes"]),
-        num_samples=int(value["num_samples"]),
+        num_bytes=_count(value["num_bytes"]),
+        num_samples=_count(value["num_samples"]),
         left_out=tuple(str(line) for line in value["left_out"]),
     )
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or not is_number(value, whole=True):
+        raise ValueError(f"{str(value)[:40]} is no count")
+    return value

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from tqdm import tqdm
 from unveil_backbones.limits import parse_json
+from unveil_backbones.places import is_there
 
 from unveil_pretrain.errors import DataError, OutputError
 from unveil_pretrain.scenes.config import ScenesConfig
@@ -44,7 +45,7 @@ def build_scenes(config: ScenesConfig, *, progress: bool = True) -> Path:
         DataError: scikit-learn or pycocotools is not installed.
     """
     out = config.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if is_there(out) and (not out.is_dir() or any(out.iterdir())):
         _check_same(config)
         return out
     try:

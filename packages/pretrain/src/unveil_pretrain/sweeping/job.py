@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from unveil_backbones.limits import parse_json
+
 from unveil_pretrain.sweeping.stopping import ask_to_end, heed_no_notice, noticing
 
 __all__ = ["CellJob", "attempts_file", "is_locked", "read_outcome"]
@@ -154,7 +156,7 @@ def is_locked(folder: Path, name: str) -> bool:
 def read_outcome(folder: Path, name: str) -> dict[str, Any] | None:
     """How the cell's last attempt ended: code, reason, seconds, stopped; None while it runs, or if it was killed."""
     with contextlib.suppress(FileNotFoundError):
-        return json.loads(outcome_file(folder, name).read_text(encoding="utf-8"))
+        return parse_json(outcome_file(folder, name).read_text(encoding="utf-8"))
     return None
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unveil_backbones.limits import parse_json
+from unveil_backbones.places import is_file, is_there
 
 from unveil_evalharness.opening import opened_image
 from unveil_evalharness.report.content import Gallery, Section, Shot
@@ -90,7 +91,7 @@ def _inside(lookup: Lookup, relative: str) -> Path | None:
             found = (folder / relative).resolve()
         except (OSError, RuntimeError):  # a link to itself; RuntimeError before Python 3.13
             return None
-        if found.is_relative_to(folder) and found.exists():
+        if found.is_relative_to(folder) and is_there(found):
             return found
     return None
 
@@ -115,7 +116,7 @@ def _shot(folder: Path, entry: dict[str, object]) -> Shot | None:
     name, outcome = str(entry.get("file", "")), str(entry.get("outcome", "example"))
     try:
         path = (folder / name).resolve()
-        if path.parent != folder or not path.is_file() or path.stat().st_size > _MAX_BYTES:
+        if path.parent != folder or not is_file(path) or path.stat().st_size > _MAX_BYTES:
             return None
         encoded = path.read_bytes()
         with opened_image(encoded) as image:

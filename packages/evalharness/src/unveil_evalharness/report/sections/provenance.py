@@ -6,6 +6,7 @@ from typing import Any
 
 from unveil_backbones.limits import parse_json
 from unveil_backbones.manifest import Passport
+from unveil_backbones.places import is_file
 
 from unveil_evalharness.report.content import Section
 from unveil_evalharness.report.lookup import Lookup
@@ -72,7 +73,7 @@ def _read_protocol(lookup: Lookup, protocol: str) -> Mapping[str, Any]:
         return {}
     for folder in lookup.evidence.outputs:
         path = Path(folder) / "protocols" / f"{protocol}.json"
-        if path.is_file():
+        if is_file(path):
             try:
                 content = parse_json(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unveil_backbones.limits import parse_json
+from unveil_backbones.places import is_file
 
 from unveil_evalharness.errors import DataError
 from unveil_evalharness.opening import inside
@@ -84,7 +85,7 @@ def read_split(data_root: Path, split: str) -> Split:
         raise DataError(
             f"{path}: {len(repeated)} images occur more than once, first {repeated[0]!r}; keep one entry each"
         )
-    missing = [image["file_name"] for image in images if not inside(image_dir, image["file_name"], path).is_file()]
+    missing = [image["file_name"] for image in images if not is_file(inside(image_dir, image["file_name"], path))]
     if missing:
         raise DataError(
             f"{path} names {len(missing)} of {len(images)} images that are not in {image_dir}, first {missing[0]!r}; "

@@ -238,7 +238,10 @@ def _coco_records(annotations: Path) -> list[tuple[Path, tuple[str, ...]]]:
     return [
         (
             inside(folder, name, annotations),
-            _checked([text for _, text in sorted(captions[identity])], f"{annotations}: image {identity}"),
+            _checked(
+                [text for _, text in sorted(captions[identity], key=lambda one: one[0])],
+                f"{annotations}: image {identity}",
+            ),
         )
         for identity, name in names.items()
         if identity in captions

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unveil_backbones.limits import parse_json
+from unveil_backbones.places import is_file
 
 from unveil_evalharness.errors import DataError
 from unveil_evalharness.opening import inside
@@ -58,11 +59,4 @@ def _places(folder: Path, image: dict[str, Any]) -> list[Path]:
 
 
 def _found(places: list[Path]) -> Path:
-    return next((place for place in places if _is_file(place)), places[0])
-
-
-def _is_file(place: Path) -> bool:
-    try:
-        return place.is_file()
-    except OSError:  # a name that no file can have
-        return False
+    return next((place for place in places if is_file(place)), places[0])
