@@ -2,8 +2,10 @@
 
 import datetime
 import itertools
+import os
 import resource
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -47,11 +49,22 @@ def arrange(fault: dict[str, object]) -> None:
             slow_down(what, Path(mark))
         case {"nan": str(where), "sample": int(sample)}:
             not_a_number(where, sample)
+        case _ if fault:
+            arrange_surroundings(fault)
+
+
+def arrange_surroundings(fault: dict[str, object]) -> None:
+    """A fault of what surrounds a process: its memory, its clock, whoever reads what it says; what is counted of it."""
+    match fault:
         case {"no_memory": str(program)}:
             no_memory(program)
         case {"clock": "jumps"}:
             jumping_clock()
-        case _ if fault:
+        case {"reader": str(mark), "of": list(descriptors)}:
+            lose_reader(descriptors, mark)
+        case {"passes": str(tally)}:
+            note_passes(Path(tally))
+        case _:
             raise ValueError(f"unknown fault {fault}")
 
 
@@ -71,6 +84,41 @@ def slow_down(what: str, mark: Path) -> None:
         return real(*given, **named)
 
     setattr(module, name, slowly)
+
+
+def note_passes(tally: Path) -> None:
+    """Write the number of each training pass of a task of `evalharness` into a file, a line each."""
+    from unveil_evalharness.engine._mm import KeyedTrainLoop
+
+    real = KeyedTrainLoop.run_iter
+
+    def noted(self: KeyedTrainLoop, batch: object) -> None:
+        with tally.open("a") as stream:
+            stream.write(f"{self.iter}\n")
+        real(self, batch)
+
+    KeyedTrainLoop.run_iter = noted
+
+
+def lose_reader(descriptors: list[int], mark: str) -> None:
+    """Have stdout or stderr (1 or 2) be pipes whose reader goes: at once, or when the file `mark` is there."""
+    from unveil_backbones.terminal import guard_output
+
+    reader, writer = os.pipe()
+    for descriptor in descriptors:
+        os.dup2(writer, descriptor)
+    os.close(writer)
+    guard_output()
+
+    def leave() -> None:
+        while mark and not Path(mark).exists():
+            time.sleep(0.01)
+        os.close(reader)
+
+    if mark:
+        threading.Thread(target=leave, daemon=True).start()
+    else:
+        leave()
 
 
 def jumping_clock() -> None:

@@ -1,7 +1,7 @@
 """``python -m unveil_backbones``: inspect, convert and verify checkpoints, and print the schema of manifests.
 
 Results go to stdout, errors to stderr in one line. Exit codes: 0 done, 1 the checkpoint is not good (``verify``),
-2 bad input, 130 interrupted.
+2 bad input, 130 interrupted, 141 the reader of what it prints has gone.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from unveil_backbones.errors import BackboneError
-from unveil_backbones.terminal import guard_output
+from unveil_backbones.terminal import guard_output, quiet_without_reader, whole_output
 
 __all__ = ["main"]
 
@@ -31,15 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; bad input exits with 2 and one line on stderr."""
     if arguments is None:
         guard_output()
-    options = _parser().parse_args(None if arguments is None else list(arguments))
+    with quiet_without_reader():
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(given: list[str]) -> int:
     try:
-        return _COMMANDS[options.command](options)
+        with whole_output():
+            options = _parser().parse_args(given)
+            return _COMMANDS[options.command](options)
     except BackboneError as error:
         _fail(str(error))
-    except BrokenPipeError:
-        # The reader of stdout (head, less) has gone; nobody is left to tell.
-        sys.stderr.close()
-        return 1
     except OSError as error:
         _fail(f"{error}; check the path, its permissions and the free space")
     except KeyboardInterrupt:

@@ -1,17 +1,24 @@
 """What a command prints, made safe: no secrets, and nothing that a file can make a terminal do.
 
 Labels, file names and messages come from files of others. An escape sequence in one of them would move the cursor,
-rename the window or write to the clipboard of whoever reads the output. The standard library only.
+rename the window or write to the clipboard of whoever reads the output. And whoever reads may go before the end, as
+`head` does. The standard library only.
 """
 
+import contextlib
 import io
+import os
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any, Final, TextIO, cast
 
 from unveil_backbones.redaction import redact
 
-__all__ = ["SafeStream", "guard_output", "visible"]
+__all__ = ["READER_GONE", "ReaderGone", "SafeStream", "guard_output", "quiet_without_reader", "visible", "whole_output"]
+
+READER_GONE: Final = 141
+"""Exit code of a command whose reader has gone: what a shell gives for an end by SIGPIPE."""
 
 # C0 and C1 controls, the marks that turn the direction of text around, so that it reads otherwise than it is, and what
 # is no character: halves of surrogate pairs, which no file can hold.
@@ -40,10 +47,45 @@ def guard_output() -> None:
             setattr(sys, name, cast(TextIO, SafeStream(stream)))
 
 
+class ReaderGone(BaseException):
+    """Nobody reads any more what this process prints.
+
+    No error, and no `OSError`: a pipe between this process and another one that breaks is something else.
+    """
+
+
+@contextlib.contextmanager
+def quiet_without_reader() -> Iterator[None]:
+    """Let a command end with `READER_GONE` and without a word when its reader has gone; around all of the command.
+
+    SIGPIPE itself would do so too, but for every pipe and socket of the process.
+    """
+    try:
+        yield
+    except ReaderGone:
+        raise SystemExit(READER_GONE) from None
+
+
+@contextlib.contextmanager
+def whole_output() -> Iterator[None]:
+    """Bring what was printed to its reader before the block ends, so that what stops it can be said and handled.
+
+    Raises:
+        ReaderGone: the reader has gone.
+        OSError: stdout takes no more, such as a file on a full disk.
+    """
+    try:
+        yield
+    finally:
+        if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]  closed by whoever started this
+            sys.stdout.flush()
+
+
 class SafeStream:
     """A text stream that hides secrets and shows control characters instead of passing them on.
 
-    A secret that is written in two pieces passes; `redact` what is recorded.
+    A secret that is written in two pieces passes; `redact` what is recorded. Writing and flushing raise `ReaderGone`
+    when the other end of a pipe was closed; what is written after that goes nowhere.
     """
 
     def __init__(self, stream: io.TextIOBase) -> None:
@@ -52,13 +94,33 @@ class SafeStream:
 
     def write(self, text: str) -> int:
         """Write the text without secrets and escape sequences; gives the number of characters taken."""
-        self._stream.write(_STREAM.sub(_kept, redact(text)))
+        with self._telling_readers():
+            self._stream.write(_STREAM.sub(_kept, redact(text)))
         return len(text)
+
+    def flush(self) -> None:
+        """Bring what was written to its reader."""
+        with self._telling_readers():
+            self._stream.flush()
 
     def writelines(self, lines: Any) -> None:
         """Write one text after the other."""
         for line in lines:
             self.write(line)
+
+    @contextlib.contextmanager
+    def _telling_readers(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # Python would try what is left in the buffer again when it ends, and print that it cannot.
+            with contextlib.suppress(OSError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+            if isinstance(error, BrokenPipeError):
+                raise ReaderGone from None
+            raise
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -2,8 +2,8 @@
 
 A subcommand's code is imported only when it is called, so that `ls`, `report` and `correlate` need not wait for torch.
 The table or JSON goes to stdout, everything else to stderr. Exit codes: 0 done, 1 a task failed or a check found
-problems, 2 bad input or a disk that takes no more, 130 interrupted, 143 terminated; commands that say more by their
-code have it in their help.
+problems, 2 bad input or a disk that takes no more, 130 interrupted, 141 the reader of what it prints has gone, 143
+terminated; commands that say more by their code have it in their help.
 """
 
 import sys
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
-from unveil_backbones.terminal import guard_output
+from unveil_backbones.terminal import guard_output, quiet_without_reader, whole_output
 
 from unveil_evalharness.errors import HarnessError
 from unveil_evalharness.parsing import nearest, parse_options, with_config
@@ -88,16 +88,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     if arguments is None:
         guard_output()
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    with quiet_without_reader():
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(given: list[str]) -> int:
     try:
-        return _dispatch(given)
+        with whole_output():
+            return _dispatch(given)
     except HarnessError as error:
         name = _name(given)
         return _fail(str(error), code=COMMANDS[name].bad_input if name else 2)
-    except BrokenPipeError:
-        # The reader of stdout (head, less) has gone; nobody is left to tell.
-        sys.stderr.close()
-        return 1
     except OSError as error:
         name = _name(given)
         message = f"{error}; earlier results are intact; check the path, its permissions and the free space"

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final, NoReturn
 
 from unveil_backbones.errors import BackboneError
-from unveil_backbones.terminal import guard_output
+from unveil_backbones.terminal import guard_output, quiet_without_reader, whole_output
 from unveil_masking import MaskingError
 
 from unveil_pretrain.errors import ONE_PROCESS, ConfigError, PretrainError
@@ -55,15 +55,20 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with the command's code, or with one line on stderr and 2.
 
-    A signal ends it with 128 and its number, after a line that says how to go on: 130 for SIGINT, 143 for SIGTERM.
+    A signal ends it with 128 and its number, after a line that says how to go on: 130 for SIGINT, 143 for SIGTERM. When
+    the reader of what it prints has gone, as of a pipe into `head`, it ends with 141 and says nothing.
 
     Of the processes that torchrun starts on a machine, the first alone prints what all of them raise.
     """
     if arguments is None:
         guard_output()
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    with quiet_without_reader():
+        _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(given: list[str]) -> None:
     try:
-        with ending_by_exception():
+        with whole_output(), ending_by_exception():
             code = _dispatch(given)
     except (PretrainError, BackboneError, MaskingError) as error:
         if _is_said_by_another(error):

@@ -120,4 +120,10 @@ def _end_by(number: int) -> None:
 
 def _say(message: str) -> None:
     """To stderr without Python's buffer, which the signal may have interrupted."""
-    os.write(2, f"\npretrain: {message}\n".encode())
+    try:
+        os.write(2, f"\npretrain: {message}\n".encode())
+    except OSError:
+        # Ctrl-C ends the reader too, such as `tee`; what is said from here on goes nowhere, so that the run is saved.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)

@@ -4,10 +4,14 @@ Exit status: 0 ok, 1 regressed, 2 undecided, 3 not comparable, 4 bad input, 70 t
 never taken for a regression).
 """
 
+import contextlib
 import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+
+from unveil_backbones.places import is_file
+from unveil_backbones.terminal import ReaderGone
 
 from unveil_evalharness.compare.difference import NUM_RESAMPLES, Settings
 from unveil_evalharness.compare.sides import Side, read_side, read_sides
@@ -70,7 +74,7 @@ def main(options: GateOptions) -> int:
         report = _decide(options)
         _write(options, report)
         print_report(as_json(report) if options.json else as_text(report))
-    except HarnessError:
+    except (HarnessError, OSError):
         raise
     except Exception:
         traceback.print_exc()
@@ -80,12 +84,10 @@ def main(options: GateOptions) -> int:
 
 
 def print_report(text: str) -> None:
-    """To stdout; a reader that has gone (head) does not change the exit status."""
-    try:
+    """To stdout; a reader that has gone (head) does not change the exit status, which is the verdict."""
+    with contextlib.suppress(ReaderGone):
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
-    except BrokenPipeError:
-        sys.stderr.close()
 
 
 def open_baseline(text: str) -> Baseline | Side:
@@ -95,7 +97,7 @@ def open_baseline(text: str) -> Baseline | Side:
         HarnessError: neither can be read.
     """
     path = Path(text)
-    if path.is_file() or path.suffix == ".toml":
+    if is_file(path) or path.suffix == ".toml":
         return read_baseline(path)
     return read_side(text)
 

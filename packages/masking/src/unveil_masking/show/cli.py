@@ -1,6 +1,10 @@
-"""The command line: `python -m unveil_masking show` and `ls`. Ends with 0, or with 2 and one line on stderr."""
+"""The command line: `python -m unveil_masking show` and `ls`. Ends with 0, or with 2 and one line on stderr.
+
+Where the reader of what it prints has gone, as of a pipe into `head`, it ends with 141, as by SIGPIPE.
+"""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -15,10 +19,35 @@ __all__ = ["main"]
 
 _PROGRAM = "python -m unveil_masking"
 _MOST_TOKENS = 512
+_READER_GONE = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    try:
+        try:
+            return _main(arguments)
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:  # pyright: ignore[reportUnnecessaryComparison]  closed by whoever started this
+                    stream.flush()
+    except OSError as error:  # of stdout or stderr: what is written elsewhere has errors of its own
+        if isinstance(error, BrokenPipeError):
+            _to_nowhere(1, 2)
+            return _READER_GONE
+        _to_nowhere(1)
+        return _fail(f"the output cannot be written: {error}")
+
+
+def _to_nowhere(*descriptors: int) -> None:
+    """Let what is still in the buffers go, or Python would try it again when it ends, and print that it cannot."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = _parser()
     chosen = parser.parse_args(arguments)
     if chosen.command is None:
@@ -31,9 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _show(chosen)
     except MaskingError as error:
-        print(f"unveil_masking: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _fail(f"{type(error).__name__}: {error}")
     return 0
+
+
+def _fail(message: str) -> int:
+    print(f"unveil_masking: {' '.join(message.split())}", file=sys.stderr)
+    return 2
 
 
 def _show(chosen: argparse.Namespace) -> None:
