@@ -22,7 +22,7 @@ from unveil_pretrain.stored_config import config_from_json
 out, train_data, val_data, config, kind, options = sys.argv[1:]
 loop.train(
     config_from_json(json.loads(config)), out=Path(out), train_data=train_data, val_data=val_data, device="cpu",
-    parallel=Parallel(kind=kind), progress=False, log=lambda line: print("said: " + line), loggers=(),
+    parallel=Parallel(**json.loads(kind)), progress=False, log=lambda line: print("said: " + line), loggers=(),
     **json.loads(options),
 )
 """
@@ -37,8 +37,9 @@ def config(mae_config):
 
 @pytest.fixture
 def train(in_processes, tmp_path, shards, config):
-    def run(name, num, kind, **options):
-        given = (json.dumps(config_to_json(config)), kind, json.dumps(options))
+    def run(name, num, kind, *, shard_over=0, **options):
+        parallel = {"kind": kind, "shard_over": shard_over}
+        given = (json.dumps(config_to_json(config)), json.dumps(parallel), json.dumps(options))
         in_processes(num, RUN, tmp_path / name, *shards, *given)
         return tmp_path / name
 
@@ -108,3 +109,33 @@ def test_whole_copies_of_two_processes_continue_on_any_number(train, tmp_path):
             assert losses(again) == losses(whole)
             for name in ("encoder.safetensors", "train_state/optimizer.safetensors"):
                 same_bits(step(again, 4) / name, step(whole, 4) / name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["at_once", "behind"])
+def test_shards_with_copies_are_written_once_and_continue_on_any_number(train, tmp_path, capsys, asynchronous):
+    """Two copies, each over two processes (--shard-over 2 of 4); read by 4 again, by 2 and by 1, whole or in shards."""
+    whole = train("whole", 4, "fsdp", shard_over=2, checkpoint_format="sharded", async_checkpoints=asynchronous)
+    assert verify(step(whole, 2)).ok
+    parts = sum(file.stat().st_size for file in (step(whole, 2) / "weights").iterdir())
+    contract = sum((step(whole, 4) / name).stat().st_size for name in ("encoder.safetensors", "heads.safetensors"))
+    assert parts < 1.2 * contract  # headers; two copies would be twice as much
+    others = (
+        [(4, "fsdp", 2)]
+        if asynchronous
+        else [(4, "fsdp", 2), (4, "fsdp", 0), (2, "fsdp", 0), (2, "ddp", 0), (1, "ddp", 0)]
+    )
+    for num, kind, shard_over in others:
+        name = f"{num}{kind}{shard_over}"
+        half_done(whole, tmp_path / name)
+        again = train(name, num, kind, shard_over=shard_over)
+        assert losses(again)[:2] == losses(whole)[:2]
+        assert losses(again) == pytest.approx(losses(whole), rel=1e-5)
+        if shard_over:
+            assert losses(again) == losses(whole)
+            same_bits(step(again, 4) / "encoder.safetensors", step(whole, 4) / "encoder.safetensors")
+    main(["export", str(step(whole, 2)), "--out", str(tmp_path / "exported")])
+    assert capsys.readouterr().out.strip() == str(tmp_path / "exported")
+    whole_copies = train("contract", 4, "fsdp", shard_over=2)
+    for name in ("encoder.safetensors", "heads.safetensors"):
+        same_bits(tmp_path / "exported" / name, step(whole_copies, 2) / name)
