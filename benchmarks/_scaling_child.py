@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -55,13 +56,18 @@ class Task:
 
 def expected_bytes(task: Task, num_processes: int) -> float:
     """What each process sends in a step by the formulas of `pretrain plan --cluster`."""
-    config = task.config()
-    num_parameters = sum(one.numel() for one in _objective(config).parameters() if one.requires_grad)
+    config, num_parameters = task.config(), _num_parameters(task.recipe, task.quick)
     total = ring_bytes(4.0 * num_parameters, num_processes)
     if task.kind == "fsdp":
         total = sum(fsdp_bytes(num_parameters, num_processes, num_micro_batches=1, half=task.bfloat16))
     width = config.objective.embed_dim if isinstance(config.objective, FLIPConfig) else 0
     return total + (pair_bytes(task.batch, width, num_processes) if width else 0.0)
+
+
+@cache
+def _num_parameters(recipe: str, quick: bool) -> int:
+    known = Task(recipe=recipe, batch=1, kind="ddp", device="cpu", threads=1, bfloat16=False, quick=quick)
+    return sum(one.numel() for one in _objective(known.config()).parameters() if one.requires_grad)
 
 
 def _objective(config: MimConfig | FlipConfig) -> Objective:

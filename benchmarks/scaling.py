@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 from unveil_pretrain.parallel import ParallelKind
+from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
 
 from benchmarks._compare import FEWEST_ROUNDS, Spread
 from benchmarks._processes import Group, Turn
@@ -144,7 +145,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipe", nargs="?", default="tiny_mae", help="a recipe of `pretrain mim` or `flip`")
+    parser.add_argument(
+        "recipe",
+        nargs="?",
+        default="tiny_mae",
+        choices=sorted({**MIM_RECIPES, **FLIP_RECIPES}),
+        metavar="RECIPE",
+        help="a recipe of `pretrain mim` or `flip`",
+    )
     parser.add_argument("batch", nargs="?", type=int, default=64, help="samples of a step of one process")
     parser.add_argument("--processes", type=int, nargs="+", default=[2], metavar="N", help="to compare with one")
     parser.add_argument("--parallel", choices=ParallelKind.__args__, default="ddp", help="whole copies, or shards")
