@@ -35,6 +35,7 @@ def machine(tmp_path):
             words, err, "--nnodes", "1:2", "--nproc-per-node", str(num_processes), "--max-restarts", "3",
             "--rdzv-backend", "c10d", "--rdzv-id", "elastic", "--rdzv-endpoint", place, "--local-addr", "127.0.0.1",
             "--rdzv-conf", settings,
+            TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1",  # as docs/checkpoints.md asks for
         )  # fmt: skip
         started.append(agent)
         return agent, err

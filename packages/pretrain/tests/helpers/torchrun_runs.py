@@ -22,11 +22,11 @@ def pretrain(out, shards, *more):
     return ("unveil_pretrain", "mim", "tiny_mae", "--out", str(out), *data, *SETTINGS, *more)
 
 
-def torchrun(words, err, *launch):
+def torchrun(words, err, *launch, **environment):
     """One agent of torchrun in the background, and its processes; what they say goes to the file `err`."""
     command = [sys.executable, "-m", "torch.distributed.run", *launch, "-m", *words]
     with err.open("w") as said:
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, env=ENVIRONMENT)
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, env=ENVIRONMENT | environment)
 
 
 def children(pid):
