@@ -24,6 +24,7 @@ from unveil_pretrain.parallel import ParallelKind
 from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
 
 from benchmarks._compare import FEWEST_ROUNDS, Spread
+from benchmarks._device import open_device
 from benchmarks._processes import Group, Turn
 from benchmarks._report import Report
 from benchmarks._scaling_child import Task, expected_bytes
@@ -58,8 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print a table; 0."""
     given = _parser().parse_args(arguments)
     cuda = given.device == "cuda"
-    name = torch.cuda.get_device_name() if cuda and torch.cuda.is_available() else "the processor"
-    report = Report(name, headline="wall", threads=given.threads)
+    report = Report(open_device(given.device, given.threads).name, headline="wall", threads=given.threads)
     if given.rounds < FEWEST_ROUNDS:
         report.note(f"trial: {given.rounds} rounds, a result needs {FEWEST_ROUNDS}")
     there = torch.cuda.device_count() if cuda else max(given.processes)
