@@ -6,7 +6,7 @@ import struct
 
 import pytest
 import unveil_backbones
-from fuzzing import Parser, Place, file_parser, fuzz, tree_of
+from fuzzing import NUM_SLOW, Parser, Place, file_parser, fuzz, in_parts, tree_of
 from mutations import mutated_bytes, mutated_json, mutated_lines, mutated_text
 from unveil_backbones import BpeTokenizer, WordPieceTokenizer
 from unveil_backbones._files import check_header
@@ -206,7 +206,7 @@ def foreign_folder(place: Place) -> Parser:
         file,
         lambda random: mutated_json(random, CONFIG),
         lambda: unveil_backbones.load_foreign(place.scratch),
-        num_slow=1_000,  # a model is built of each
+        num_fast=20,  # a model is built of each
     )
 
 
@@ -234,7 +234,7 @@ def whole_checkpoint(place: Place) -> Parser:
             (folder / name).write_bytes(whole[name])
         raise AssertionError(f"{name} differs and was read all the same")
 
-    return Parser(make=make, read=read, num_slow=2_000)  # 5 ms each: three files are hashed
+    return Parser(make=make, read=read, num_fast=40)  # 5 ms each: three files are hashed
 
 
 PARSERS = {
@@ -246,6 +246,12 @@ PARSERS = {
     )
 }  # fmt: skip
 
+PARTS = {"foreign_folder": 10, "whole_checkpoint": 2}
+"""Tests that share the ten thousand of a slow parser, so that several cores can take them."""
+
+PARTS = {"foreign_folder": 10, "whole_checkpoint": 2}
+"""Tests that share the ten thousand of a slow parser, so that several cores can take them."""
+
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_a_few_hundred_inputs(name, place):
@@ -254,7 +260,6 @@ def test_a_few_hundred_inputs(name, place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PARSERS)
-def test_ten_thousand_inputs(name, place):
-    parser = PARSERS[name](place)
-    fuzz(parser, parser.num_slow)
+@pytest.mark.parametrize(("name", "part", "num_parts"), in_parts(PARSERS, PARTS))
+def test_ten_thousand_inputs(name, part, num_parts, place):
+    fuzz(PARSERS[name](place), NUM_SLOW // num_parts, part=part)

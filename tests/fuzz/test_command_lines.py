@@ -1,7 +1,6 @@
 """Words of every command, in any order and of any kind: understood, or refused in one line with exit code 2.
 
-Reading the words of a command takes 1 to 20 ms, so that 10,000 for each of 29 commands would take half an hour; the
-slow run feeds each of them 400 (11,200 in all), and the small languages inside options are fed 10,000 elsewhere.
+Reading the words of a command takes 1 to 20 ms, so the 10,000 of each are shared by several tests.
 """
 
 import contextlib
@@ -10,15 +9,16 @@ import re
 from importlib import import_module
 
 import pytest
-from fuzzing import Parser, Place, fuzz
+from fuzzing import NUM_SLOW, Parser, Place, fuzz, in_parts
 from mutations import mutated_words
 from unveil_backbones import cli as backbones
 from unveil_evalharness import cli as evalharness
 from unveil_evalharness.parsing import parse_options, with_config
 from unveil_masking.show import cli as masking
 from unveil_pretrain import cli as pretrain
+from unveil_pretrain.errors import ResumeError
 
-NUM_SLOW = 400
+NUM_PARTS = 4
 STARTS = {
     "mim": ["mim", "tiny_mae", "--out", "run", "--train-data", "t.tar", "--val-data", "v.tar", "--steps", "3"],
     "flip": ["flip", "tiny_flip", "--out", "run", "--train-data", "t.tar", "--val-data", "v.tar", "--from", "c"],
@@ -78,7 +78,7 @@ def _of_pretrain(words: list[str]) -> Parser:
         make=lambda random: [word for word in mutated_words(random, words, known) if _is_safe(word)],
         read=lambda line: _ended(pretrain.main, line) if line[:1] != ["scenes"] else None,
         allowed=(),
-        num_slow=NUM_SLOW if words[0] != "verify-resume" else 40,  # each starts a process
+        num_fast=20,
     )
 
 
@@ -88,14 +88,17 @@ def _is_safe(word: str) -> bool:
 
 @pytest.mark.parametrize("name", STARTS)
 def test_words_of_pretrain(name):
-    fuzz(_of_pretrain(STARTS[name]), 2 if name == "verify-resume" else 20)
+    fuzz(_of_pretrain(STARTS[name]), 2 if name == "verify-resume" else 20)  # it starts processes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", STARTS)
-def test_many_words_of_pretrain(name):
-    parser = _of_pretrain(STARTS[name])
-    fuzz(parser, parser.num_slow)
+@pytest.mark.parametrize(("name", "part", "num_parts"), in_parts(STARTS, dict.fromkeys(STARTS, NUM_PARTS)))
+def test_many_words_of_pretrain(name, part, num_parts, monkeypatch):
+    def refuse(*args, **settings):
+        raise ResumeError("the words were understood; no process is started for them")
+
+    monkeypatch.setattr("unveil_pretrain.commands.verify_resume.prove_resume", refuse)
+    fuzz(_of_pretrain(STARTS[name]), NUM_SLOW // num_parts, part=part)
 
 
 WORDS = {
@@ -143,7 +146,7 @@ def _of_evalharness(name: str, place_words: list[str]) -> Parser:
         assert code in (0, None), code  # help was asked for
         return None
 
-    return Parser(make=lambda random: mutated_words(random, place_words, known), read=read, num_slow=NUM_SLOW)
+    return Parser(make=lambda random: mutated_words(random, place_words, known), read=read, num_fast=20)
 
 
 @pytest.mark.parametrize("name", WORDS)
@@ -152,9 +155,9 @@ def test_words_of_evalharness(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WORDS)
-def test_many_words_of_evalharness(name):
-    fuzz(_of_evalharness(name, WORDS[name]), NUM_SLOW)
+@pytest.mark.parametrize(("name", "part", "num_parts"), in_parts(WORDS, dict.fromkeys(WORDS, NUM_PARTS)))
+def test_many_words_of_evalharness(name, part, num_parts):
+    fuzz(_of_evalharness(name, WORDS[name]), NUM_SLOW // num_parts, part=part)
 
 
 OTHERS = {
@@ -171,7 +174,7 @@ def _of_another(name: str) -> Parser:
         make=lambda random: [word for word in mutated_words(random, words, known) if _is_safe(word)],
         read=lambda line: _ended(main, line),
         allowed=(),
-        num_slow=NUM_SLOW,
+        num_fast=20,
     )
 
 
@@ -181,9 +184,9 @@ def test_words_of_the_other_packages(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OTHERS)
-def test_many_words_of_the_other_packages(name):
-    fuzz(_of_another(name), NUM_SLOW)
+@pytest.mark.parametrize(("name", "part", "num_parts"), in_parts(OTHERS, dict.fromkeys(OTHERS, NUM_PARTS)))
+def test_many_words_of_the_other_packages(name, part, num_parts):
+    fuzz(_of_another(name), NUM_SLOW // num_parts, part=part)
 
 
 def test_every_command_is_here(place: Place):

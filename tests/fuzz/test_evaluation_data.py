@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from fuzzing import Parser, Place, file_parser, fuzz, tree_of
+from fuzzing import NUM_SLOW, Parser, Place, file_parser, fuzz, in_parts, tree_of
 from good_files import captioned_shard, image_bytes
 from mutations import mutated_bytes, mutated_json, mutated_lines
 
@@ -20,7 +20,7 @@ def annotations(place: Place) -> Parser:
         split = read_split(root, "val")
         return write_split(split, place.scratch / "out.json", sizes=(None,), with_objects=True, log=lambda line: None)
 
-    return file_parser(file, lambda random: mutated_json(random, tree), read, num_slow=5_000)
+    return file_parser(file, lambda random: mutated_json(random, tree), read, num_fast=100)
 
 
 def caption_annotations(place: Place) -> Parser:
@@ -32,7 +32,7 @@ def caption_annotations(place: Place) -> Parser:
     tree = tree_of(file)
     return file_parser(
         file, lambda random: mutated_json(random, tree),
-        lambda: (list(captioned_images(root, limit=None)), data_hash(root)), num_slow=5_000,
+        lambda: (list(captioned_images(root, limit=None)), data_hash(root)), num_fast=100,
     )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def karpathy_splits(place: Place) -> Parser:
     tree = tree_of(file)
     return file_parser(
         file, lambda random: mutated_json(random, tree), lambda: list(captioned_images(root, limit=None)),
-        num_slow=5_000,
+        num_fast=100,
     )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def captioned_shards(place: Place) -> Parser:
         count_images(place.scratch, limit=None)
         return [image.decode() for image in captioned_images(place.scratch, limit=None)]
 
-    return file_parser(file, lambda random: mutated_bytes(random, whole), read, num_slow=5_000)
+    return file_parser(file, lambda random: mutated_bytes(random, whole), read, num_fast=100)
 
 
 def labelled_shards(place: Place) -> Parser:
@@ -72,7 +72,7 @@ def labelled_shards(place: Place) -> Parser:
     def read():
         return [open_image(source) for source, _ in read_folders(place.scratch)[1].images]
 
-    return file_parser(file, lambda random: mutated_bytes(random, whole), read, num_slow=2_000)
+    return file_parser(file, lambda random: mutated_bytes(random, whole), read, num_fast=40)
 
 
 def label_maps(place: Place) -> Parser:
@@ -84,7 +84,7 @@ def label_maps(place: Place) -> Parser:
     whole = file.read_bytes()
     return file_parser(
         file, lambda random: mutated_bytes(random, whole), lambda: count_pixels(read_pairs(root, "val"), 3),
-        num_slow=5_000,
+        num_fast=100,
     )  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def class_names_and_templates(place: Place) -> Parser:
             for name, text in files.items()
         }
 
-    return Parser(make=make, read=read, num_slow=500)  # 85 ms each: templates and names of ImageNet
+    return Parser(make=make, read=read, num_fast=10)  # 85 ms each: templates and names of ImageNet
 
 
 def images(place: Place) -> Parser:
@@ -156,6 +156,12 @@ PARSERS = {
     )
 }  # fmt: skip
 
+PARTS = {"labelled_shards": 2, "captioned_shards": 2, "class_names_and_templates": 4}
+"""Tests that share the ten thousand of a slow parser, so that several cores can take them."""
+
+PARTS = {"labelled_shards": 2, "captioned_shards": 2, "class_names_and_templates": 4}
+"""Tests that share the ten thousand of a slow parser, so that several cores can take them."""
+
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_a_few_hundred_inputs(name, place):
@@ -164,7 +170,6 @@ def test_a_few_hundred_inputs(name, place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PARSERS)
-def test_ten_thousand_inputs(name, place):
-    parser = PARSERS[name](place)
-    fuzz(parser, parser.num_slow)
+@pytest.mark.parametrize(("name", "part", "num_parts"), in_parts(PARSERS, PARTS))
+def test_ten_thousand_inputs(name, part, num_parts, place):
+    fuzz(PARSERS[name](place), NUM_SLOW // num_parts, part=part)

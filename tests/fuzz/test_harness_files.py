@@ -7,10 +7,17 @@ from pathlib import Path
 
 import polars
 import pytest
-from fuzzing import Parser, Place, file_parser, fuzz, tree_of
-from mutations import as_toml, mutated_bytes, mutated_json, mutated_lines, mutated_text, mutated_toml, mutated_tree
-from unveil_evalharness.commands.verify import VerifyOptions
-from unveil_evalharness.commands.verify import main as verify
+from fuzzing import NUM_SLOW, Parser, Place, file_parser, fuzz, in_parts, tree_of
+from mutations import (
+    NASTY_TEXTS,
+    as_toml,
+    mutated_bytes,
+    mutated_json,
+    mutated_lines,
+    mutated_text,
+    mutated_toml,
+    mutated_tree,
+)
 from unveil_evalharness.compare.outcomes import mean_outcomes, read_samples
 from unveil_evalharness.correlate.evidence import read_evidence
 from unveil_evalharness.correlate.load import load
@@ -58,7 +65,7 @@ def results_through_correlate(place: Place) -> Parser:
     shutil.copytree(place.good / "eval" / "results", folder)
     rows = tree_of(folder / "results.jsonl")
     return file_parser(
-        folder / "results.jsonl", lambda random: _lines(random, rows), lambda: _correlated([folder]), num_slow=2_000
+        folder / "results.jsonl", lambda random: _lines(random, rows), lambda: _correlated([folder]), num_fast=40
     )
 
 
@@ -68,7 +75,7 @@ def large_results_through_correlate(place: Place) -> Parser:
 
     file = place.scratch / "results.jsonl"
     rows = tree_of(place.good / "eval" / "results" / "results.jsonl")
-    return file_parser(file, lambda random: _lines(random, rows), lambda: read_cells([file]), num_slow=2_000)
+    return file_parser(file, lambda random: _lines(random, rows), lambda: read_cells([file]), num_fast=40)
 
 
 def _correlated(paths):
@@ -80,34 +87,33 @@ def manifest_copies(place: Place) -> Parser:
     shutil.copytree(place.good / "eval" / "results", folder)
     file = sorted((folder / "manifests").iterdir())[0]
     tree = tree_of(file)
-    return file_parser(file, lambda random: mutated_json(random, tree), lambda: read_evidence([folder]), num_slow=2_000)
-
-
-def _verified(place: Place, pattern: str) -> Parser:
-    """One file below an output folder, by way of `evalharness verify`."""
-    import contextlib
-
-    folder = place.scratch / "results"
-    shutil.copytree(place.good / "eval" / "results", folder)
-    file = sorted(folder.glob(pattern))[0]
-    whole = file.read_bytes()
-
-    def make(random):
-        return mutated_json(random, json.loads(whole)) if file.suffix == ".json" else mutated_bytes(random, whole)
-
-    def read():
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            return verify(parse_options(VerifyOptions, "verify", [str(folder)]))
-
-    return file_parser(file, make, read, num_slow=100)  # 0.3 s each: every checkpoint is loaded
+    return file_parser(file, lambda random: mutated_json(random, tree), lambda: read_evidence([folder]), num_fast=40)
 
 
 def protocols(place: Place) -> Parser:
-    return _verified(place, "protocols/*.json")
+    """As `evalharness verify` reads them; the checkpoints, which it loads besides, have tests of their own."""
+    from unveil_evalharness.tasks import load_task
+    from unveil_evalharness.verify.provenance import check_protocols
+
+    folder, file, rows = _output_folder(place, "protocols/*.json")
+    tree = tree_of(file)
+    return file_parser(
+        file, lambda random: mutated_json(random, tree), lambda: list(check_protocols(folder, rows, load_task))
+    )
 
 
 def hashes(place: Place) -> Parser:
-    return _verified(place, "hashes/*.json")
+    from unveil_evalharness.verify.contents import check_files
+
+    folder, file, rows = _output_folder(place, "hashes/*.json")
+    tree = tree_of(file)
+    return file_parser(file, lambda random: mutated_json(random, tree), lambda: list(check_files(folder, rows)))
+
+
+def _output_folder(place: Place, pattern: str) -> tuple[Path, Path, list[ResultRow]]:
+    folder = place.scratch / "results"
+    shutil.copytree(place.good / "eval" / "results", folder)
+    return folder, sorted(folder.glob(pattern))[0], latest(read_rows(folder / "results.jsonl"))
 
 
 def samples(place: Place) -> Parser:
@@ -182,7 +188,7 @@ def baseline(place: Place) -> Parser:
         found = read_baseline(file)
         return [found.drift(one.metric) for one in found.measured], found.side
 
-    return file_parser(file, lambda random: mutated_toml(random, tree), read, num_slow=5_000)
+    return file_parser(file, lambda random: mutated_toml(random, tree), read, num_fast=100)
 
 
 def ratios(place: Place) -> Parser:
@@ -218,7 +224,7 @@ def names_of_tasks(place: Place) -> Parser:
     from unveil_evalharness.tasks import load_task
 
     good = ("knn", "toy_task:ToyTask", "unveil_evalharness.tasks.knn.task:KnnTask")
-    return Parser(make=lambda random: mutated_text(random, random.choice(good)), read=load_task, num_slow=5_000)
+    return Parser(make=lambda random: mutated_text(random, random.choice(good)), read=load_task, num_fast=100)
 
 
 def rows_in_a_report(place: Place) -> Parser:
@@ -231,22 +237,27 @@ def rows_in_a_report(place: Place) -> Parser:
     rows = read_rows(folder / "results.jsonl")
 
     def make(random):
-        from mutations import NASTY_TEXTS
+        return [_with_a_nasty_text(random, random.choice(rows)) for _ in range(_ROWS_AT_ONCE)]
 
-        row = random.choice(rows)
-        name = random.choice(("label", "task", "suite", "unit", "hardware", "error", "time", "metric", "gallery"))
-        return {**vars_of(row), name: random.choice(NASTY_TEXTS)}
-
-    def read(fields):
+    def read(given):
         import contextlib
 
         (folder / "results.jsonl").unlink()
-        append_rows(folder / "results.jsonl", [*rows[:3], ResultRow(**fields)])
+        append_rows(folder / "results.jsonl", [*rows[:3], *given])
         options = parse_options(ReportOptions, "report", [str(folder), "--output", str(place.scratch / "out")])
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return report(options)
 
-    return Parser(make=make, read=read, allowed=(HarnessError,), num_slow=20)  # a second each: figures
+    return Parser(make=make, read=read, allowed=(HarnessError,), at_once=_ROWS_AT_ONCE, num_fast=2 * _ROWS_AT_ONCE)
+
+
+_ROWS_AT_ONCE = 50
+"""A report takes a second, most of it for figures."""
+
+
+def _with_a_nasty_text(random, row):
+    name = random.choice(("label", "task", "suite", "unit", "hardware", "error", "time", "metric", "gallery"))
+    return ResultRow(**{**vars_of(row), name: random.choice(NASTY_TEXTS)})
 
 
 def vars_of(row):
@@ -264,6 +275,17 @@ PARSERS = {
     )
 }  # fmt: skip
 
+PARTS = {
+    "results_through_correlate": 4,
+    "large_results_through_correlate": 2,
+    "manifest_copies": 2,
+    "rows_in_a_report": 5,
+}
+"""Tests that share the ten thousand of a slow parser, so that several cores can take them."""
+
+PARTS = {"results_through_correlate": 4, "large_results_through_correlate": 2, "manifest_copies": 2, "rows_in_a_report": 5}
+"""Tests that share the ten thousand of a slow parser, so that several cores can take them."""
+
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_a_few_hundred_inputs(name, place):
@@ -272,7 +294,6 @@ def test_a_few_hundred_inputs(name, place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PARSERS)
-def test_ten_thousand_inputs(name, place):
-    parser = PARSERS[name](place)
-    fuzz(parser, parser.num_slow)
+@pytest.mark.parametrize(("name", "part", "num_parts"), in_parts(PARSERS, PARTS))
+def test_ten_thousand_inputs(name, part, num_parts, place):
+    fuzz(PARSERS[name](place), NUM_SLOW // num_parts, part=part)

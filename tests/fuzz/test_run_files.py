@@ -1,14 +1,11 @@
-"""Files of a run of `pretrain`, of plans and of sweeps, and the small languages of its options.
-
-Where a whole run is read for each input, 3 to 12 ms, the slow test feeds 1,000 or 2,000 instead of 10,000.
-"""
+"""Files of a run of `pretrain`, of plans and of sweeps, and the small languages of its options."""
 
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-from fuzzing import Parser, Place, file_parser, fuzz, tree_of
+from fuzzing import NUM_SLOW, Parser, Place, file_parser, fuzz, in_parts, tree_of
 from mutations import mutated_bytes, mutated_json, mutated_text, mutated_tree, mutated_words
 from unveil_pretrain.ablation.cells import parse_shape
 from unveil_pretrain.commands.flip_eval import _with_spaces
@@ -36,7 +33,7 @@ def _json_lines(random, rows):
     return content if random.randint(0, 3) else mutated_bytes(random, content)
 
 
-def _run_file(place: Place, name: str, *, num_slow: int = 1_000) -> Parser:
+def _run_file(place: Place, name: str) -> Parser:
     """One file of a run's folder, by way of everything that shows a run."""
     run = place.scratch / "run"
     shutil.copytree(place.good / "image" / "run", run)
@@ -50,7 +47,7 @@ def _run_file(place: Place, name: str, *, num_slow: int = 1_000) -> Parser:
         return words
 
     make = _json_lines if name.endswith(".jsonl") else mutated_json
-    return file_parser(run / name, lambda random: make(random, tree), read, num_slow=num_slow)
+    return file_parser(run / name, lambda random: make(random, tree), read, num_fast=20)
 
 
 def status_of_run_json(place: Place) -> Parser:
@@ -75,7 +72,7 @@ def failure(place: Place) -> Parser:
     tree = {"step": 3, "what": "the loss is not finite", "sample_ids": [1, 2], "losses": [None, 1.0]}
     return file_parser(
         run / "failure.json", lambda random: mutated_json(random, tree), lambda: (read_history(run), status_of(run)),
-        num_slow=1_000,
+        num_fast=20,
     )  # fmt: skip
 
 
@@ -101,7 +98,7 @@ def record_of_a_run(place: Place) -> Parser:
         folder.num_skipped()
         folder.rewind(2)
 
-    return Parser(make=make, read=read, num_slow=2_000)
+    return Parser(make=make, read=read, num_fast=40)
 
 
 def settings_of_a_run(place: Place) -> Parser:
@@ -113,7 +110,7 @@ def settings_of_a_run(place: Place) -> Parser:
         return json.dumps({"identity": {"config": mutated_tree(random, random.choice(trees))}}).encode()
 
     return file_parser(
-        place.scratch / "run.json", make, lambda: config_to_json(config_of_run(place.scratch)), num_slow=2_000
+        place.scratch / "run.json", make, lambda: config_to_json(config_of_run(place.scratch)), num_fast=40
     )
 
 
@@ -125,7 +122,7 @@ def mask_strategies(place: Place) -> Parser:
     def make(random):
         return {**base, "objective": mutated_tree(random, json.loads(json.dumps(random.choice(trees))))}
 
-    return Parser(make=make, read=config_from_json, num_slow=2_000)
+    return Parser(make=make, read=config_from_json, num_fast=40)
 
 
 def losses_of_images(place: Place) -> Parser:
@@ -133,7 +130,7 @@ def losses_of_images(place: Place) -> Parser:
     shutil.copytree(place.good / "image" / "run", run)
     file = run / "val" / "step_00000004.parquet"
     whole = file.read_bytes()
-    return file_parser(file, lambda random: mutated_bytes(random, whole), lambda: read_losses(run, 4), num_slow=2_000)
+    return file_parser(file, lambda random: mutated_bytes(random, whole), lambda: read_losses(run, 4), num_fast=40)
 
 
 def passport_of_a_run(place: Place) -> Parser:
@@ -141,7 +138,7 @@ def passport_of_a_run(place: Place) -> Parser:
     shutil.copytree(place.good / "image" / "run", run)
     file = run / "val" / "passport.json"
     tree = tree_of(file)
-    return file_parser(file, lambda random: mutated_json(random, tree), lambda: read_losses(run, 4), num_slow=2_000)
+    return file_parser(file, lambda random: mutated_json(random, tree), lambda: read_losses(run, 4), num_fast=40)
 
 
 def plan(place: Place) -> Parser:
@@ -172,7 +169,7 @@ def _sweep_file(place: Place, name: str) -> Parser:
         return table(rows)
 
     make = _json_lines if name.endswith(".jsonl") else mutated_json
-    return file_parser(folder / name, lambda random: make(random, tree), read, num_slow=2_000)
+    return file_parser(folder / name, lambda random: make(random, tree), read, num_fast=40)
 
 
 def diary_of_a_sweep(place: Place) -> Parser:
@@ -221,6 +218,14 @@ PARSERS = {
     )
 }  # fmt: skip
 
+PARTS = dict.fromkeys(PARSERS, 2) | dict.fromkeys(
+    ("status_of_run_json", "status_of_metrics", "status_of_validations", "status_of_costs", "failure"), 5
+)
+"""Tests that share the ten thousand of a slow parser, so that several cores can take them."""
+
+PARTS = {"status_of_run_json": 5, "status_of_metrics": 5, "status_of_validations": 5, "status_of_costs": 5, "failure": 5, "record_of_a_run": 2, "settings_of_a_run": 2, "diary_of_a_sweep": 2, "data_of_a_sweep": 2, "plan_of_a_sweep": 2, "outcome_of_a_cell": 2, "metrics_of_a_cell": 2, "validations_of_a_cell": 2}
+"""Tests that share the ten thousand of a slow parser, so that several cores can take them."""
+
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_a_few_hundred_inputs(name, place):
@@ -229,7 +234,6 @@ def test_a_few_hundred_inputs(name, place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PARSERS)
-def test_ten_thousand_inputs(name, place):
-    parser = PARSERS[name](place)
-    fuzz(parser, parser.num_slow)
+@pytest.mark.parametrize(("name", "part", "num_parts"), in_parts(PARSERS, PARTS))
+def test_ten_thousand_inputs(name, part, num_parts, place):
+    fuzz(PARSERS[name](place), NUM_SLOW // num_parts, part=part)

@@ -7,7 +7,7 @@ import tarfile
 import zipfile
 
 import pytest
-from fuzzing import NAMED, Parser, Place, file_parser, fuzz
+from fuzzing import NAMED, NUM_SLOW, Parser, Place, file_parser, fuzz, in_parts
 from good_files import captioned_shard, image_bytes
 from mutations import mutated_bytes, mutated_json, mutated_lines, mutated_text
 from unveil_pretrain.data.balance import exact_fraction
@@ -36,7 +36,7 @@ def shard_names(place: Place) -> Parser:
     return Parser(
         make=lambda random: _bounded_range(mutated_text(random, random.choice(good))),
         read=expand_shards,
-        num_slow=5_000,
+        num_fast=100,
     )
 
 
@@ -143,7 +143,7 @@ def videos(place: Place) -> Parser:
         kind = random.choice(sorted(whole))
         return {kind: mutated_bytes(random, whole[kind])}
 
-    return Parser(make=make, read=lambda files: read_frames(files, tuple(files), "here", _ends), num_slow=2_000)
+    return Parser(make=make, read=lambda files: read_frames(files, tuple(files), "here", _ends), num_fast=40)
 
 
 def _ends(num):
@@ -203,7 +203,7 @@ def classes_in_json(place: Place) -> Parser:
 
     tree = {"label": 3, "class": "red", "captions": ["a"]}
     return Parser(
-        make=lambda random: (mutated_json(random, tree), mutated_bytes(random, b"3\n")), read=read, num_slow=5_000
+        make=lambda random: (mutated_json(random, tree), mutated_bytes(random, b"3\n")), read=read, num_fast=100
     )
 
 
@@ -234,6 +234,12 @@ PARSERS = {
     )
 }  # fmt: skip
 
+PARTS = {"videos": 5, "shard_names": 2, "classes_in_json": 2}
+"""Tests that share the ten thousand of a slow parser, so that several cores can take them."""
+
+PARTS = {"videos": 5, "shard_names": 2, "classes_in_json": 2}
+"""Tests that share the ten thousand of a slow parser, so that several cores can take them."""
+
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_a_few_hundred_inputs(name, place):
@@ -242,10 +248,9 @@ def test_a_few_hundred_inputs(name, place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PARSERS)
-def test_ten_thousand_inputs(name, place):
-    parser = PARSERS[name](place)
-    fuzz(parser, parser.num_slow)
+@pytest.mark.parametrize(("name", "part", "num_parts"), in_parts(PARSERS, PARTS))
+def test_ten_thousand_inputs(name, part, num_parts, place):
+    fuzz(PARSERS[name](place), NUM_SLOW // num_parts, part=part)
 
 
 def test_a_planted_mistake_is_found_by_the_few_hundred(place):

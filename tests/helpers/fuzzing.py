@@ -7,13 +7,15 @@ inputs, since choosing costs more than most of these parsers.
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
+from _pytest.mark.structures import ParameterSet
 from good_files import Specimens
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -22,19 +24,31 @@ from unveil_evalharness.errors import HarnessError
 from unveil_masking import MaskingError
 from unveil_pretrain.errors import PretrainError
 
-__all__ = ["NAMED", "NUM_FAST", "NUM_SLOW", "Parser", "Place", "bounded", "feed", "file_parser", "fuzz", "tree_of"]
+__all__ = [
+    "NAMED",
+    "NUM_FAST",
+    "NUM_SLOW",
+    "Parser",
+    "Place",
+    "bounded",
+    "feed",
+    "file_parser",
+    "fuzz",
+    "in_parts",
+    "tree_of",
+]
 
 NUM_FAST = 200
 """Inputs of each parser in a default run of the tests."""
 NUM_SLOW = 10_000
-"""Inputs of each parser in a run of those marked `slow`, unless a parser states fewer and why."""
+"""Inputs of each parser in a run of those marked `slow`."""
 NAMED = (MaskingError, BackboneError, PretrainError, HarnessError)
 """What a person is meant to see."""
 _BATCH = 20
 _SECONDS = 120
 _ROOM = 3 * 2**30 + 8 * 2**26 * (os.cpu_count() or 1)
-"""Of address space. The allocator of the C library reserves up to eight areas of 64 MiB for each core, when many threads
-ask it for memory, whether they use them or not."""
+"""Address space. The allocator of the C library reserves up to eight areas of 64 MiB for each core when many threads
+ask for memory, used or not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +71,10 @@ class Parser:
     """Reads it."""
     allowed: tuple[type[BaseException], ...] = NAMED
     """Errors it may raise."""
-    num_slow: int = NUM_SLOW
-    """Inputs in the slow run."""
-
-    @property
-    def num_fast(self) -> int:
-        """Inputs in the default run."""
-        return max(2, NUM_FAST * self.num_slow // NUM_SLOW)
+    num_fast: int = NUM_FAST
+    """Inputs in the default run; fewer where reading takes long."""
+    at_once: int = 1
+    """Inputs that `make` makes together, where reading many takes no longer than reading one."""
 
 
 def file_parser(
@@ -71,7 +82,7 @@ def file_parser(
     make: Callable[[Random], bytes],
     read: Callable[[], object],
     *,
-    num_slow: int = NUM_SLOW,
+    num_fast: int = NUM_FAST,
     allowed: tuple[type[BaseException], ...] = NAMED,
 ) -> Parser:
     """A parser of one file: every input is written there first."""
@@ -80,20 +91,31 @@ def file_parser(
         file.write_bytes(content)
         return read()
 
-    return Parser(make=make, read=written, num_slow=num_slow, allowed=allowed)
+    return Parser(make=make, read=written, num_fast=num_fast, allowed=allowed)
 
 
-def fuzz(parser: Parser, num_inputs: int) -> None:
-    """Feed the parser so many inputs.
+def in_parts(names: Iterable[str], num_parts: Mapping[str, int]) -> list[ParameterSet]:
+    """What to call a slow test with: name, part and number of parts, as many as `num_parts` says, otherwise one."""
+    return [
+        pytest.param(name, part, num, id=name if num == 1 else f"{name}-{part + 1}-of-{num}")
+        for name in names
+        for num in (num_parts.get(name, 1),)
+        for part in range(num)
+    ]
+
+
+def fuzz(parser: Parser, num_inputs: int, *, part: int = 0) -> None:
+    """Feed the parser so many inputs; other ones in each part.
 
     Raises:
         AssertionError: it raised something else, or took too long or too much memory; shows the input.
     """
 
-    size = min(_BATCH, num_inputs)
+    num_makes = max(1, num_inputs // parser.at_once)
+    size = min(_BATCH, num_makes)
 
     @settings(
-        max_examples=num_inputs // size,
+        max_examples=num_makes // size,
         deadline=None,
         derandomize=True,
         database=None,
@@ -102,7 +124,7 @@ def fuzz(parser: Parser, num_inputs: int) -> None:
     )
     @given(st.integers(0, 2**64 - 1))
     def batch(seed: int) -> None:
-        random = Random(seed)
+        random = Random(seed if part == 0 else f"{seed} {part}")
         for _ in range(size):
             feed(parser, parser.make(random))
 

@@ -148,7 +148,6 @@ def _any_folder(folder: Path) -> LabelledSet:
     folders = [] if not root.is_dir() else sorted(path.name for path in root.iterdir() if path.is_dir())
     if not folders:
         raise DataError(f"{root} holds no class folders; zs_classification reads imagenet/val/<class>/<image>")
-    synsets = imagenet_names()
     if (folder / "classnames.txt").is_file():
         names = lines_of(folder / "classnames.txt")
         if len(names) != len(folders):
@@ -157,7 +156,7 @@ def _any_folder(folder: Path) -> LabelledSet:
                 "give one a line, in the order of the sorted folder names"
             )
         title = "classes of classnames.txt"
-    elif set(folders) <= synsets.keys():
+    elif set(folders) <= (synsets := imagenet_names()).keys():
         names = [synsets[name] for name in folders]
         title = "ImageNet-1K" if len(folders) == len(synsets) else "ImageNet-1K in part"
     else:
