@@ -249,9 +249,6 @@ PARSERS = {
 PARTS = {"foreign_folder": 10, "whole_checkpoint": 2}
 """Tests that share the ten thousand of a slow parser, so that several cores can take them."""
 
-PARTS = {"foreign_folder": 10, "whole_checkpoint": 2}
-"""Tests that share the ten thousand of a slow parser, so that several cores can take them."""
-
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_a_few_hundred_inputs(name, place):

@@ -159,9 +159,6 @@ PARSERS = {
 PARTS = {"labelled_shards": 2, "captioned_shards": 2, "class_names_and_templates": 4}
 """Tests that share the ten thousand of a slow parser, so that several cores can take them."""
 
-PARTS = {"labelled_shards": 2, "captioned_shards": 2, "class_names_and_templates": 4}
-"""Tests that share the ten thousand of a slow parser, so that several cores can take them."""
-
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_a_few_hundred_inputs(name, place):

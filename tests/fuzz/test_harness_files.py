@@ -283,9 +283,6 @@ PARTS = {
 }
 """Tests that share the ten thousand of a slow parser, so that several cores can take them."""
 
-PARTS = {"results_through_correlate": 4, "large_results_through_correlate": 2, "manifest_copies": 2, "rows_in_a_report": 5}
-"""Tests that share the ten thousand of a slow parser, so that several cores can take them."""
-
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_a_few_hundred_inputs(name, place):

@@ -223,9 +223,6 @@ PARTS = dict.fromkeys(PARSERS, 2) | dict.fromkeys(
 )
 """Tests that share the ten thousand of a slow parser, so that several cores can take them."""
 
-PARTS = {"status_of_run_json": 5, "status_of_metrics": 5, "status_of_validations": 5, "status_of_costs": 5, "failure": 5, "record_of_a_run": 2, "settings_of_a_run": 2, "diary_of_a_sweep": 2, "data_of_a_sweep": 2, "plan_of_a_sweep": 2, "outcome_of_a_cell": 2, "metrics_of_a_cell": 2, "validations_of_a_cell": 2}
-"""Tests that share the ten thousand of a slow parser, so that several cores can take them."""
-
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_a_few_hundred_inputs(name, place):

@@ -237,9 +237,6 @@ PARSERS = {
 PARTS = {"videos": 5, "shard_names": 2, "classes_in_json": 2}
 """Tests that share the ten thousand of a slow parser, so that several cores can take them."""
 
-PARTS = {"videos": 5, "shard_names": 2, "classes_in_json": 2}
-"""Tests that share the ten thousand of a slow parser, so that several cores can take them."""
-
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_a_few_hundred_inputs(name, place):
