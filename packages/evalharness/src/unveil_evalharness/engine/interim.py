@@ -94,17 +94,17 @@ def read_interim(folder: Path, *, plan: str) -> Interim:
         return Interim()
     try:
         pointer = _Pointer(**parse_json((folder / _POINTER).read_text(encoding="utf-8")))
+        file = folder / pointer.file
     except (OSError, ValueError, TypeError) as error:
         return Interim(refused=f"{_POINTER} is damaged ({error})")
     if pointer.plan != plan:
         return Interim(refused=f"it was written by another plan ({pointer.plan}; now {plan})")
-    file = folder / pointer.file
     try:
         if _sha256(file) != pointer.sha256:
             return Interim(refused=f"{file.name} is damaged: its SHA-256 is not the one that was written down")
         # On the CPU first: loading onto the GPU would hold the optimiser's state there twice.
         state = torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251 - a file of our own, hashed
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         return Interim(refused=f"{file.name} cannot be read ({' '.join(str(error).split())[:200]})")
     return Interim(state=state)
 
