@@ -116,6 +116,22 @@ def test_as_much_as_cuda_gives_out(recipe, precision):
     assert found == pytest.approx(measured, rel=ERROR)
 
 
+@pytest.mark.parametrize(
+    ("precision", "size", "measured"),
+    [
+        ("float32", 64, 191_820_288),
+        ("float32", 256, 760_851_968),
+        ("bfloat16", 64, 129_041_920),
+        ("bfloat16", 256, 486_720_000),
+    ],
+)
+def test_as_much_as_an_h200_gave_out(precision, size, measured):
+    """Peaks that PyTorch 2.11 counted for `tiny_simmim` (SwinV2) on an H200 on 26 November 2026."""
+    config = replace(tiny_simmim(), precision=precision, batch_size=size)
+    found = step_memory(config, micro_batch=size, device="cuda").activations
+    assert found == pytest.approx(measured, rel=0.08)
+
+
 def test_the_meter_by_hand():
     with StorageMeter() as meter:
         first = torch.empty(1000)

@@ -5,10 +5,13 @@ shapes and types of the real ones. Fake tensors are on the CPU whatever the devi
 where there is none. Where an encoder takes another way on CUDA, it is told to take it here too.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from unveil_backbones import ImageTextPair, SwinEncoder, WordPieceTokenizer, create, create_text
+from unveil_backbones.swin_blocks import SwinBlock
 from unveil_backbones.vit_attention import VitAttention
 from unveil_masking import Grid, MultiBlockMask, Partition, RandomMask, UnitMask
 
@@ -67,7 +70,8 @@ def fake_objective(
         config: Its settings; the objective is one of `KNOWN`.
         mode: Where its tensors belong to.
         num_samples: Samples of a forward pass.
-        explicit_attention: Whether short sequences of a ViT are attended to by plain products, as on a CPU.
+        explicit_attention: Whether attention is made of plain products where it is on a CPU; else it is fused, as on
+            CUDA.
         half_blocks: Whether the parameters of blocks are bfloat16, as FSDP gathers them under bfloat16.
 
     Raises:
@@ -90,6 +94,8 @@ def fake_objective(
     for module in objective.modules():
         if isinstance(module, VitAttention):
             module.explicit = module.explicit and explicit_attention
+        elif isinstance(module, SwinBlock) and not explicit_attention:
+            module.register_forward_pre_hook(_fused, with_kwargs=True)
     sides = encoder.grid(*config.image_size)
     if isinstance(encoder, SwinEncoder):
         encoder._plan(sides, torch.device("cpu"))  # pyright: ignore[reportPrivateUsage]  # made of data, once and for all
@@ -101,6 +107,12 @@ def fake_objective(
     blocks = {objective.get_submodule(name) for name in objective.block_names()} if half_blocks else set[nn.Module]()
     _replace_tensors(objective, mode, blocks)
     return objective
+
+
+def _fused(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Let a block of SwinV2 attend as on CUDA; fake tensors are said to lie on the CPU."""
+    del block
+    return args, {**kwargs, "kind": "sdpa"}
 
 
 def _fake_flip(config: FLIPConfig, context: BuildContext) -> FLIP:

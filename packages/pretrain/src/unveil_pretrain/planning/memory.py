@@ -21,9 +21,6 @@ take and give back inside, and what an allocator cannot use again. How far it is
 from dataclasses import dataclass
 from functools import lru_cache
 
-import torch
-from unveil_backbones import SwinConfig, create
-
 from unveil_pretrain.config import FlipConfig, MimConfig
 from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.objectives.flip import FLIPConfig
@@ -112,7 +109,7 @@ def step_memory(
     num_processes = num_shards * num_replicas
     gradients: Gradients = "dropped" if num_shards > 1 else "there" if micro < own else "none"
     traced = _simulated(config, micro, own, num_processes, device == "cpu", checkpointing, gradients)
-    return _assembled(config, traced, traced.peak, micro, own, device, checkpointing, num_shards, num_replicas)
+    return _assembled(config, traced, traced.peak, micro, own, device, num_shards, num_replicas)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,9 +142,7 @@ class MemoryLine:
         peak = small.peak + slope * (micro - _SMALL[0])
         held, loss = _pair_loss(self.config, own, num_shards * num_replicas)
         peak = max(peak + held, loss) if micro < own else peak + loss
-        return _assembled(
-            self.config, small, round(peak), micro, own, self.device, self.checkpointing, num_shards, num_replicas
-        )
+        return _assembled(self.config, small, round(peak), micro, own, self.device, num_shards, num_replicas)
 
     def _traced(self, gradients: Gradients) -> tuple[Simulated, Simulated]:
         small, large = (
@@ -205,20 +200,18 @@ def _assembled(
     micro: int,
     own: int,
     device: Device,
-    checkpointing: bool,
     num_shards: int,
     num_replicas: int,
 ) -> StepMemory:
     """What a simulated micro-batch means for a process of a run."""
     half, sharded = config.precision == "bfloat16", num_shards > 1
     trained = -(-traced.trained // num_shards)
-    scores = 0 if device == "cpu" else _swin_scores(config, micro, checkpointing, half)
     gathered = _gathered(traced, half) + (trained if micro == own else traced.trained) if sharded else 0
     return StepMemory(
         weights=-(-traced.weights // num_shards),
         optimizer=2 * trained,
         gradients=trained,
-        activations=peak - scores,
+        activations=peak,
         gathered=gathered,
         messages=trained if num_replicas > 1 and not sharded else 0,
         update=trained if device == "cuda" else 2 * traced.largest // num_shards,
@@ -264,27 +257,3 @@ def _gathered(traced: Simulated, half: bool) -> int:
     share = _HALF_SHARE if half else 1.0
     in_use_and_next, gradients, message = 2 * share * traced.block, share * traced.block, traced.block
     return round(2 * traced.root + in_use_and_next + gradients + message)
-
-
-def _swin_scores(config: MimConfig | FlipConfig, micro: int, checkpointing: bool, half: bool) -> int:
-    """Probabilities that SwinV2's attention keeps on a CPU and not on CUDA, where one block's are made again."""
-    if checkpointing:
-        return 0
-    return round(_scores(config.encoder, config.image_size) * micro * _FLOAT * (_HALF_SHARE if half else 1.0))
-
-
-@lru_cache(maxsize=64)
-def _scores(encoder: str, image_size: tuple[int, int]) -> int:
-    """Of a sample, in all blocks but the largest; 0 where the encoder is no SwinV2."""
-    with torch.device("meta"):
-        made = create(encoder, image_size=image_size)
-    shape = made.config
-    if not isinstance(shape, SwinConfig):
-        return 0
-    grid, kept, largest = made.grid(*image_size), 0, 0
-    for stage, (depth, heads) in enumerate(zip(shape.depths, shape.num_heads, strict=True)):
-        rows, cols = grid[0] >> stage, grid[1] >> stage
-        window = min(shape.window_sizes[stage], rows, cols)
-        one = -(-rows // window) * -(-cols // window) * heads * window**4
-        kept, largest = kept + depth * one, max(largest, one)
-    return kept - largest

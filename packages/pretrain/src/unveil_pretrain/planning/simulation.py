@@ -7,6 +7,7 @@ Shapes: b samples of a micro-batch, l pairs of this process, g of all, e embeddi
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -23,6 +24,7 @@ from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.objectives.base import Inputs, Objective
 from unveil_pretrain.objectives.flip import FLIP
 from unveil_pretrain.objectives.ijepa import IJEPA
+from unveil_pretrain.planning.cuda_rules import CudaRules
 from unveil_pretrain.planning.fake_models import KNOWN, FixedMask, fake_objective
 from unveil_pretrain.planning.storage_meter import StorageMeter
 
@@ -101,7 +103,8 @@ def simulate(
     objective.encoder.checkpoint_blocks = checkpointing
     sizes = _sizes(objective)
     lists = _latent_lists(objective, mode, micro_batch)
-    with mode, StorageMeter() as meter:
+    rules = nullcontext() if explicit_attention else CudaRules()
+    with mode, StorageMeter() as meter, rules:
         for tensor in (*objective.parameters(), *objective.buffers()):
             meter.add(tensor)
         weights = meter.now
