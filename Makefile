@@ -20,7 +20,7 @@ PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.t
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-gpu study study-gpu docs release gate test test-all test-install test-slurm lint types contracts format clean
+.PHONY: help install demo bench bench-gpu study study-gpu docs release gate test test-all test-gpu test-install test-slurm lint types contracts format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -72,6 +72,9 @@ test: install ## the fast tests of all packages and of the workspace
 
 test-all: install ## every test, slow ones included
 	$(PYTEST) -n 2
+
+test-gpu: install ## the tests that need a CUDA device, a package at a time: shapes that others check would be compiled
+	for package in masking backbones pretrain evalharness; do $(PYTEST) packages/$$package -m gpu || exit 1; done
 
 test-install: install ## each package installed alone in a fresh environment (slow: unpacks torch)
 	$(PYTEST) tests/workspace/test_install.py -m slow

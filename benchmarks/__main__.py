@@ -42,11 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         turn, lanes = (None, 1) if chosen.device == "cpu" else (place / "turn", len(lines))
         with ThreadPoolExecutor(max(1, lanes)) as pool:
             found = pool.map(lambda line, file: measure(line, file, chosen.rounds, turn), lines, files)
-            rows = [row for of_line in found for row in of_line]
+            rows: list[Row] = []
+            for of_line in found:
+                rows += of_line
+                _keep(rows, chosen.json)
     write_table(rows, sys.stdout)
     print(f"{(time.monotonic() - start) / 60:.1f} minutes, {chosen.rounds} rounds a line")
-    if chosen.json is not None:
-        chosen.json.write_text(json.dumps([row.to_json() for row in rows], indent=1) + "\n", encoding="utf-8")
     return int(any(row.state == "broken" for row in rows))
 
 
@@ -67,11 +68,22 @@ def measure(line: Line, figures: Path, rounds: int, turn: Path | None = None) ->
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=line.limit, check=False)
     except subprocess.TimeoutExpired:
-        return [Row(line=line.name, state="stopped", why=f"not finished after {line.limit:.0f} s")]
+        measured = [row for row in _rows_in(line, figures) if row.state == "measured"]
+        return [*measured, Row(line=line.name, state="stopped", why=f"not finished after {line.limit:.0f} s")]
     if done.returncode or not figures.is_file():
         last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
         return [Row(line=line.name, state="broken", why=f"exit code {done.returncode}: {last}")]
-    return rows_of(line.name, json.loads(figures.read_text(encoding="utf-8")))
+    return _rows_in(line, figures)
+
+
+def _rows_in(line: Line, figures: Path) -> list[Row]:
+    return rows_of(line.name, json.loads(figures.read_text(encoding="utf-8"))) if figures.is_file() else []
+
+
+def _keep(rows: Sequence[Row], file: Path | None) -> None:
+    """Write what there is so far: a run that is stopped has not measured for nothing."""
+    if file is not None:
+        file.write_text(json.dumps([row.to_json() for row in rows], indent=1) + "\n", encoding="utf-8")
 
 
 def _photographs(given: Path | None, place: Path) -> Path:

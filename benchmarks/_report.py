@@ -45,7 +45,9 @@ def utilisation(timing: Timing, peak: float | None) -> float | None:
 class Report:
     """Prints outcomes as they come and remembers them for the JSON file."""
 
-    def __init__(self, device: str, *, headline: str, threads: int, peak: float | None = None) -> None:
+    def __init__(
+        self, device: str, *, headline: str, threads: int, peak: float | None = None, path: Path | None = None
+    ) -> None:
         """Print the environment.
 
         Args:
@@ -53,9 +55,11 @@ class Report:
             headline: "cpu" or "wall": the time whose ratio is compared with the bar.
             threads: Threads of the CPU.
             peak: FLOP/s of a large product in this run, for the utilisation.
+            path: A JSON file of every figure so far, so that a run that is stopped has not measured for nothing.
         """
         self.headline = headline
         self.peak = peak
+        self._path = path
         self.environment: dict[str, str | int | float | None] = {
             "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "device": device,
@@ -67,10 +71,12 @@ class Report:
         self.outcomes: list[Outcome] = []
         self.notes: list[str] = []
         print("  ".join(f"{key} {_short(value)}" for key, value in self.environment.items()))
+        self._write()
 
     def add(self, outcome: Outcome) -> None:
         """Print one comparison and remember it."""
         self.outcomes.append(outcome)
+        self._write()
         print(f"\n{outcome.title}")
         if outcome.rounds < FEWEST_ROUNDS:
             print(f"  only {outcome.rounds} rounds: a trial, not a result ({FEWEST_ROUNDS} are needed)")
@@ -102,11 +108,11 @@ class Report:
     def note(self, line: str) -> None:
         """Print a derived figure and keep it for the JSON file."""
         self.notes.append(line)
+        self._write()
         print(f"  {line}")
 
-    def write(self, path: Path | None) -> None:
-        """Write every figure as JSON, if there is a path."""
-        if path is None:
+    def _write(self) -> None:
+        if self._path is None:
             return
         value = {
             "environment": self.environment,
@@ -114,8 +120,10 @@ class Report:
             "outcomes": [asdict(outcome) for outcome in self.outcomes],
             "notes": self.notes,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        whole = self._path.with_name(self._path.name + ".partial")
+        whole.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        whole.replace(self._path)
 
     def _bar(self, outcome: Outcome, name: str) -> str:
         for ratio in outcome.ratios:

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     work = _work(chosen, device)
     dtype = torch.bfloat16 if work.autocast else torch.float32
     peak = chosen.peak_tflops * 1e12 if chosen.peak_tflops else matmul_peak(device, dtype)
-    report = Report(device.name, headline=device.headline, threads=chosen.threads, peak=peak)
+    report = Report(device.name, headline=device.headline, threads=chosen.threads, peak=peak, path=chosen.json)
     run = _Run(report, settings_of(chosen), device)
     precision = "bfloat16 (autocast)" if work.autocast else "float32"
     print(f"batch {work.batch}, products in {precision}, compile {work.compile}, quick {work.quick}", flush=True)
@@ -46,8 +46,6 @@ def main(arguments: list[str] | None = None) -> int:
     except UnequalOutputsError as error:
         print(error, file=sys.stderr)
         return 1
-    finally:
-        report.write(chosen.json)
     return 0
 
 

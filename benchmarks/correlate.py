@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the rows that are asked for; return 0, or 1 if our coefficients are not scipy's."""
     chosen = _parser().parse_args(arguments)
     device = open_device("cpu", chosen.threads)
-    report = Report(device.name, headline="cpu", threads=chosen.threads)
+    report = Report(device.name, headline="cpu", threads=chosen.threads, path=chosen.json)
     try:
         if "bootstrap" in chosen.only:
             report.add(compare(_bootstrap(), settings_of(chosen, least_seconds=0.1), Clock()))
@@ -47,8 +47,6 @@ def main(arguments: list[str] | None = None) -> int:
     except UnequalOutputsError as error:
         print(error, file=sys.stderr)
         return 1
-    finally:
-        report.write(chosen.json)
     if "published" in chosen.only:
         _command("correlate --published xie2023", ["--published", "xie2023"])
     if "rows" in chosen.only:

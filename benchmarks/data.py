@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the rows that are asked for; return 0, or 1 if views were unequal, or 2 if there are no images."""
     chosen = _parser().parse_args(arguments)
     device = open_device("cpu", chosen.threads)
-    report = Report(device.name, headline="cpu", threads=chosen.threads)
+    report = Report(device.name, headline="cpu", threads=chosen.threads, path=chosen.json)
     settings = settings_of(chosen)
     try:
         for folder in chosen.images:
@@ -63,8 +63,6 @@ def main(arguments: list[str] | None = None) -> int:
     except UnequalOutputsError as error:
         print(error, file=sys.stderr)
         return 1
-    finally:
-        report.write(chosen.json)
     return 0
 
 

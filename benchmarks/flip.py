@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     # On a CPU other processes share the clock, and this share of the peak would say little.
     peak = None if on_cpu else matmul_peak(device, torch.bfloat16 if work.autocast else torch.float32)
-    report = Report(device.name, headline=device.headline, threads=chosen.threads, peak=peak)
+    report = Report(device.name, headline=device.headline, threads=chosen.threads, peak=peak, path=chosen.json)
     settings = settings_of(chosen)
     print(
         f"batch {work.batch}, products in {'bfloat16' if work.autocast else 'float32'}, quick {work.quick}", flush=True
@@ -72,8 +72,6 @@ def main(arguments: list[str] | None = None) -> int:
     except UnequalOutputsError as error:
         print(error, file=sys.stderr)
         return 1
-    finally:
-        report.write(chosen.json)
     return 0
 
 

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 2
     device = open_device("cpu", chosen.threads)
-    report = Report(device.name, headline="cpu", threads=chosen.threads)
+    report = Report(device.name, headline="cpu", threads=chosen.threads, path=chosen.json)
     try:
         with tempfile.TemporaryDirectory() as place:
             for comparison in _comparisons(chosen, Path(place)):
@@ -43,8 +43,6 @@ def main(arguments: list[str] | None = None) -> int:
     except UnequalOutputsError as error:
         print(error, file=sys.stderr)
         return 1
-    finally:
-        report.write(chosen.json)
     return 0
 
 

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the rows that are asked for; return 0, or 1 if outputs were unequal, or 2 if a clone is not there."""
     chosen = _parser().parse_args(arguments)
     device = open_device(chosen.device, chosen.threads)
-    report = Report(device.name, headline=device.headline, threads=chosen.threads)
+    report = Report(device.name, headline=device.headline, threads=chosen.threads, path=chosen.json)
     settings = settings_of(chosen, least_seconds=0.0 if chosen.quick else _LEAST_SECONDS)
     try:
         for comparison in _comparisons(chosen, device):
@@ -39,8 +39,6 @@ def main(arguments: list[str] | None = None) -> int:
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 2
-    finally:
-        report.write(chosen.json)
     return 0
 
 

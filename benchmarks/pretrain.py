@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.memory_of is not None:
         print(json.dumps({"bytes": _memory_here(chosen.memory_of, work, chosen)}))
         return 0
-    report = Report(device.name, headline=device.headline, threads=chosen.threads)
+    report = Report(device.name, headline=device.headline, threads=chosen.threads, path=chosen.json)
     precision = "bfloat16 (autocast)" if work.autocast else "float32"
     print(f"whole training steps, batch {batch}, products in {precision}, quick {work.quick}", flush=True)
     if chosen.rounds < FEWEST_ROUNDS:
@@ -65,8 +65,6 @@ def main(arguments: list[str] | None = None) -> int:
     except UnequalOutputsError as error:
         print(error, file=sys.stderr)
         return 1
-    finally:
-        report.write(chosen.json)
     return 0
 
 

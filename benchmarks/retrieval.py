@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the rows that are asked for; return 0, or 1 if recalls were unequal."""
     chosen = _parser().parse_args(arguments)
     device = open_device(chosen.device, chosen.threads)
-    report = Report(device.name, headline=device.headline, threads=chosen.threads)
+    report = Report(device.name, headline=device.headline, threads=chosen.threads, path=chosen.json)
     try:
         for comparison in _comparisons(chosen):
             report.add(compare(comparison, settings_of(chosen), device.clock))
@@ -41,8 +41,6 @@ def main(arguments: list[str] | None = None) -> int:
     except UnequalOutputsError as error:
         print(error, file=sys.stderr)
         return 1
-    finally:
-        report.write(chosen.json)
     return 0
 
 

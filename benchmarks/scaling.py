@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print a table; 0."""
     given = _parser().parse_args(arguments)
     cuda = given.device == "cuda"
-    report = Report(open_device(given.device, given.threads).name, headline="wall", threads=given.threads)
+    report = Report(
+        open_device(given.device, given.threads).name, headline="wall", threads=given.threads, path=given.json
+    )
     if given.rounds < FEWEST_ROUNDS:
         report.note(f"trial: {given.rounds} rounds, a result needs {FEWEST_ROUNDS}")
     there = torch.cuda.device_count() if cuda else max(given.processes)

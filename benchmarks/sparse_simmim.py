@@ -8,7 +8,6 @@ is compared before timing is what has to agree: with all units visible, the spar
 
 import argparse
 import sys
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -35,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     device = open_device(chosen.device, chosen.threads)
     work = Work(device=device, batch=chosen.batch, autocast=chosen.dtype == "bf16")
-    report = Report(device.name, headline=device.headline, threads=chosen.threads)
+    report = Report(device.name, headline=device.headline, threads=chosen.threads, path=chosen.json)
     precision = "bfloat16 (autocast)" if work.autocast else "float32"
     print(f"{chosen.model}, batch {work.batch}, products in {precision}", flush=True)
     try:
@@ -45,8 +44,6 @@ def main(arguments: list[str] | None = None) -> int:
     except UnequalOutputsError as error:
         print(error, file=sys.stderr)
         return 1
-    finally:
-        report.write(cast(Path | None, chosen.json))
     return 0
 
 

@@ -14,11 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from demo.real_data import RealDataError
 from study.layout import lay_out_study
-from study.mim_data import prepare
+from study.mim_data import num_available, prepare
 from study.page import write_page
 from study.profiles import PROFILES, Profile
 from study.stages import Stage, stages_of, write_plan
@@ -39,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
         root = lay_out_study(options.data, out / "root")
+        there = num_available(root / "imagenet")
+        if there < profile.num_images:
+            print(f"the grid's whole set is the {there:,} training images there are, not {profile.num_images:,}")
+            profile = replace(profile, num_images=there)
         prepare(root / "imagenet", out, profile.num_images)
         write_plan(profile, out)
         stages = stages_of(profile, root, out)

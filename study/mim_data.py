@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unveil_pretrain.data.opening import open_samples
 
-__all__ = ["balanced_list", "prepare"]
+__all__ = ["balanced_list", "num_available", "prepare"]
 
 
 def balanced_list(keys: list[str], num_images: int) -> list[str]:
@@ -21,6 +21,11 @@ def balanced_list(keys: list[str], num_images: int) -> list[str]:
     return sorted(chosen[:num_images])
 
 
+def num_available(source: Path) -> int:
+    """Training images that there are, in the folder that `prepare` takes them from."""
+    return len(open_samples(str(_split(source, "train"))))
+
+
 def prepare(source: Path, out: Path, num_images: int) -> tuple[str, str]:
     """Training shards of `num_images` images in `out`, and the validation data; kept if they are there.
 
@@ -29,9 +34,7 @@ def prepare(source: Path, out: Path, num_images: int) -> tuple[str, str]:
         out: Folder of the study.
         num_images: Training images to take.
     """
-    train, val = (
-        next(p for p in (source / f"{split}.zip", source / split) if p.exists()) for split in ("train", "val")
-    )
+    train, val = _split(source, "train"), _split(source, "val")
     shards = out / "data" / "shards"
     if not (shards / "index.json").is_file():
         samples = open_samples(str(train))
@@ -49,3 +52,7 @@ def prepare(source: Path, out: Path, num_images: int) -> tuple[str, str]:
     if num_written != num_images:
         raise SystemExit(f"study: {shards} holds {num_written} images, not {num_images}; give another --out")
     return str(shards), str(val)
+
+
+def _split(source: Path, name: str) -> Path:
+    return next(path for path in (source / f"{name}.zip", source / name) if path.exists())

@@ -178,9 +178,8 @@ def test_an_absent_peer_is_named_in_table_and_json(machine, capsys, tmp_path):
         tolerance=1e-5,
         bars={"timm": 1.5},
     )
-    report = Report("a processor", headline="cpu", threads=1)
+    report = Report("a processor", headline="cpu", threads=1, path=tmp_path / "out" / "figures.json")
     report.add(compare(comparison, Settings(), machine.clock))
-    report.write(tmp_path / "out" / "figures.json")
     printed = capsys.readouterr().out
     assert "mae: ABSENT (give --mae PATH)" in printed
     assert "1.5 reached" in printed

@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -104,6 +106,17 @@ def test_a_line_that_is_too_slow_is_stopped_and_one_that_breaks_fails_the_table(
     one_line(options=("--nothing",))
     assert suite.main(["--images", str(tmp_path)]) == 1
     assert "a line: BROKEN (exit code 2:" in capsys.readouterr().out
+
+
+def test_what_a_stopped_line_has_measured_is_kept(tmp_path, monkeypatch):
+    def stopped(command, **_):
+        Path(command[command.index("--json") + 1]).write_text(json.dumps(FIGURES))
+        raise subprocess.TimeoutExpired(command, 5)
+
+    monkeypatch.setattr(subprocess, "run", stopped)
+    line = Line(name="steps", module="flip", options=(), limit=5)
+    rows = suite.measure(line, tmp_path / "figures.json", rounds=9, turn=tmp_path / "turn")
+    assert [(row.state, row.peer) for row in rows] == [("measured", "theirs"), ("stopped", "")]
 
 
 def test_drawn_photographs_are_of_a_photographs_size(tmp_path):

@@ -40,7 +40,7 @@ class SwinEncoder(Encoder):
             "stage_bias": "Position biases of a stage are computed once per step, for distances instead of pairs.",
             "fused_attention": "The scale is folded into queries; on a CPU, attention has its own, leaner gradient.",
             "sdpa_attention": "On CUDA, attention is PyTorch's fused kernel with the position bias as its mask.",
-            "triton_attention": "On CUDA, attention is a kernel of our own that never stores scores. Off at first.",
+            "triton_attention": "On CUDA, attention is our own kernel that never stores scores: slow. Off at first.",
             "last_block": "`encode_at` asks, projects and feeds forward the wanted tokens only, in the last block.",
             "merge_gather": "Patch merging reads its groups of four in one gather, whatever order they lie in.",
             "linear_embed": "Patches are cut out by a view and multiplied as one matrix instead of convolved.",

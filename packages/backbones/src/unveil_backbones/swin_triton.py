@@ -1,4 +1,4 @@
-"""Window attention with a learned bias as Triton kernels that never store scores. Nobody has measured them yet.
+"""Window attention with a learned bias as Triton kernels that never store scores: less memory, and slow so far.
 
 Forward, a program takes some rows of one window and head. Backward, the kernel of rows runs through many windows one
 after the other, so that the gradient of the bias, which all windows share, adds up in registers; the kernel of columns
