@@ -1,5 +1,5 @@
-"""The kernels, in a process of their own: the interpreter has to be chosen before Triton is imported, and Triton compiles
-functions by their source, so that none may be wrapped to check shapes.
+"""The kernels, in a process of their own: the interpreter has to be chosen before Triton is imported, and Triton
+compiles functions by their source, so that none may be wrapped to check shapes.
 """
 
 import os
