@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import statsmodels.api
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import optimize, stats
 from unveil_evalharness.published import read_published
 from unveil_evalharness.statistics.forecast import leave_group_out
@@ -157,3 +159,17 @@ def test_forecasts_are_refused_where_they_cannot_be_made() -> None:
     assert leave_group_out(x[:, None], y, np.repeat([0, 1], [7, 1]), model="linear") is None
     assert leave_group_out(x[:, None], y, np.repeat([0, 1], 4), model="hierarchical") is None
     assert leave_group_out(x[:, None], y, np.repeat([0, 1], 4), model="isotonic") is not None
+
+
+@pytest.mark.parametrize("model", ["linear", "isotonic", "hierarchical"])
+@given(seed=st.integers(0, 10_000))
+def test_points_on_one_line_have_intervals_that_are_numbers(model, seed) -> None:
+    """What is left over is rounding, whose squares must not come out below 0."""
+    generator = np.random.default_rng(seed)
+    x, groups = generator.normal(size=(12, 2)), np.repeat(np.arange(4), 3)
+    x[:, 1] = np.where(generator.random() < 0.5, x[:, 1], 3.0 * x[:, 0])  # two columns that say the same
+    forecast = leave_group_out(x[:, : 1 if model == "hierarchical" else 2], 1.0 - 2.0 * x[:, 0], groups, model=model)
+    assert forecast is not None
+    assert np.isfinite([forecast.low, forecast.high]).all()
+    if model != "isotonic":
+        assert forecast.mean_absolute_error < 1e-9

@@ -91,11 +91,11 @@ def leave_group_out(
 def _linear(x: Matrix, y: Vector, groups: Groups, new: Matrix, confidence: float) -> tuple[Vector, Vector]:
     del groups
     design, target = _with_intercept(x), _with_intercept(new)
-    inverse = np.linalg.pinv(design.T @ design)
-    solution = inverse @ design.T @ y
+    inverse = np.linalg.pinv(design)  # of the design, not of its square: leverages are squares, never below 0
+    solution = inverse @ y
     degrees = len(y) - design.shape[1]
     variance = float(((y - design @ solution) ** 2).sum()) / degrees
-    spread = np.sqrt(variance * (1.0 + np.einsum("ij,jk,ik->i", target, inverse, target)))
+    spread = np.sqrt(variance * (1.0 + ((target @ inverse) ** 2).sum(1)))
     return target @ solution, student_t_quantile(0.5 + confidence / 2.0, degrees) * spread
 
 

@@ -97,4 +97,5 @@ def _solve(y: Vector, design: Matrix, labels: Groups, ratio: float) -> tuple[Mat
     solution = np.asarray(np.linalg.solve(inner, cross), dtype=np.float64)
     left = y - design @ solution
     sums_left = np.bincount(labels, weights=left)
-    return inner, solution, float(left @ left - (shrink * sums_left**2).sum())
+    # Where the line goes through all points, rounding alone is left, and may be below 0.
+    return inner, solution, max(0.0, float(left @ left - (shrink * sums_left**2).sum()))
