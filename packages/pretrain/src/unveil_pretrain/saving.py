@@ -75,7 +75,8 @@ class CheckpointSaver:
                     use_non_blocking_copy=on_gpu,
                 )
             )
-        staged: Any = self._stager.stage(dict(tensors))
+        # Detached, parameters are plain tensors; the stager of PyTorch 2.11 knows no others.
+        staged: Any = self._stager.stage({name: value.detach() for name, value in tensors.items()})
         return staged
 
     def start(self, step: int, write: Write) -> None:
