@@ -1,11 +1,12 @@
 """The published sets: what is in them, how over-fitting is told, and how a sweep's summary becomes the same table."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
 from unveil_evalharness.errors import ResultsError, UsageError
-from unveil_evalharness.published import COLUMNS, PUBLISHED, mark_overfitting, read_published, read_summary
+from unveil_evalharness.published import COLUMNS, PUBLISHED, mark_overfitting, read_published, read_summary, reader
 
 SUMMARY = """\
 cell,recipe,objective,encoder,fraction,unique_samples,steps,seed,epochs,val_loss,val_loss_min,passport,checkpoint_sha256
@@ -61,6 +62,20 @@ def test_means_of_table_4_are_the_papers() -> None:
 def test_unknown_set_names_the_known_ones() -> None:
     with pytest.raises(UsageError, match="xie2023"):
         read_published("xie2032")
+
+
+def test_a_changed_digit_is_noticed_and_line_ends_of_windows_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (Path(reader.__file__).parent / "xie2023.csv").read_bytes()
+    monkeypatch.setattr(reader, "resources", SimpleNamespace(files=lambda _: tmp_path))
+    (tmp_path / "xie2023.csv").write_bytes(content.replace(b"\n", b"\r\n"))
+    assert len(read_published("xie2023")) == 63
+    (tmp_path / "xie2023.csv").write_bytes(content.replace(b"0.4820", b"0.4821"))
+    with pytest.raises(ResultsError, match=r"xie2023\.csv is not the table of xie2023 .* install unveil-evalharness"):
+        read_published("xie2023")
+    with pytest.raises(ResultsError, match=r"cannot read .*flip2023\.csv"):
+        read_published("flip2023")
 
 
 def test_overfitting_compares_with_every_shorter_run_of_the_pair() -> None:

@@ -13,10 +13,11 @@ retrieval is recall in percent, captioning CIDEr and the like. Parameters are th
 gives them.
 """
 
+import hashlib
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from unveil_evalharness.errors import UsageError
+from unveil_evalharness.errors import ResultsError, UsageError
 from unveil_evalharness.parsing import nearest
 from unveil_evalharness.published.overfitting import mark_overfitting
 
@@ -37,6 +38,11 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of every set, one row per run and metric; null where the source does not say."""
 
+_SHA256 = {
+    "xie2023": "a60f02e7459c2a4cf7a532a5858c1564e29cc6262f064790f5216c1963738112",
+    "flip2023": "a08e0b9dbbc1fa126cd0a94616e9860999b7ee1cf31a251b9d7d4a29d8643841",
+}
+"""Of each file with lines that end as on Unix: a digit that became another one would be another result."""
 _XIE_BATCH_SIZE = 2048
 _TYPES = {"params": "Float64", "fraction": "Float64", "num_images": "Int64", "steps": "Int64", "samples_seen": "Int64",
           "loss": "Float64", "value": "Float64"}  # fmt: skip
@@ -50,13 +56,13 @@ def read_published(name: str) -> "polars.DataFrame":
 
     Raises:
         UsageError: no set is called so; names the ones there are.
+        ResultsError: its file in this installation is missing or was changed.
     """
     import polars as pl
 
     if name not in PUBLISHED:
         raise UsageError(f"no published set {name!r}{nearest(name, list(PUBLISHED))}")
-    file = resources.files("unveil_evalharness.published") / f"{name}.csv"
-    runs = pl.read_csv(file.read_bytes(), infer_schema=False)
+    runs = pl.read_csv(_content(name), infer_schema=False)
     if name == "xie2023":
         runs = runs.with_columns(
             metric=pl.lit("imagenet_ft.acc1"),
@@ -71,3 +77,20 @@ def read_published(name: str) -> "polars.DataFrame":
         pair=pl.format("{} × {}", "model", "data"),
     )
     return mark_overfitting(runs).select(COLUMNS)
+
+
+def _content(name: str) -> bytes:
+    """The bytes of a set's file, which are those that were published.
+
+    Raises:
+        ResultsError: they are not, or cannot be read.
+    """
+    file = resources.files("unveil_evalharness.published") / f"{name}.csv"
+    again = "install unveil-evalharness again"
+    try:
+        content = file.read_bytes().replace(b"\r\n", b"\n")
+    except OSError as error:
+        raise ResultsError(f"cannot read {file} ({error.strerror or error}); {again}") from error
+    if hashlib.sha256(content).hexdigest() != _SHA256[name]:
+        raise ResultsError(f"{file} is not the table of {name} that comes with this version: it was changed; {again}")
+    return content
