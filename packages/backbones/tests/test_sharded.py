@@ -32,6 +32,16 @@ def test_parts_are_listed_and_verified(sharded):
     assert not verify(sharded).ok
 
 
+@pytest.mark.parametrize(("part", "read"), [("weights", open_sharded), ("train_state", train_state)])
+def test_parts_of_another_checkpoint_are_refused(sharded, part, read):
+    """Whoever reads parts takes all that lie in the folder, and the last of two that say the same."""
+    (sharded / part / "notes.txt").write_text("no tensors")
+    read(sharded)
+    (sharded / part / "shard-00009.safetensors").write_bytes(b"")
+    with pytest.raises(HashMismatchError, match=rf"{part}/shard-00009\.safetensors is not listed in manifest\.json"):
+        read(sharded)
+
+
 def test_whole_weights_are_not_to_be_had(sharded, saved):
     with pytest.raises(ShardedCheckpointError, match=r"pretrain export .*step_00000100 --out DIR"):
         load(sharded)

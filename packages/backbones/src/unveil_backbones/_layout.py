@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unveil_backbones._files import check_file, hash_files, write_directory
 from unveil_backbones.base import Encoder
-from unveil_backbones.errors import ManifestError
+from unveil_backbones.errors import HashMismatchError, ManifestError
 from unveil_backbones.manifest import MANIFEST_NAME, Manifest
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "SHARDED_WEIGHTS",
     "TRAIN_STATE",
     "check_files",
+    "check_parts",
     "is_sharded",
     "tokenizer_of",
     "write_checkpoint",
@@ -58,6 +59,20 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     for name, digest in manifest.files.items():
         if not name.startswith(f"{TRAIN_STATE}/"):
             check_file(folder, name, digest)
+
+
+def check_parts(folder: Path, manifest: Manifest, name: str) -> None:
+    """Refuse a folder of tensors with a file that the manifest does not list: all of them are read, by their endings.
+
+    Raises:
+        HashMismatchError: There is one, as another run or checkpoint may have left behind.
+    """
+    found = (f"{name}/{file.name}" for file in sorted((folder / name).glob("*.safetensors")))
+    stranger = next((file for file in found if file not in manifest.files), None)
+    if stranger is not None:
+        raise HashMismatchError(
+            f"{folder / stranger} is not listed in {MANIFEST_NAME}; it is of another checkpoint: move it elsewhere"
+        )
 
 
 def tokenizer_of(folder: Path, manifest: Manifest) -> str | None:

@@ -20,7 +20,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unveil_backbones._files import check_file, check_header
-from unveil_backbones._layout import ENCODER, TRAIN_STATE, check_files, is_sharded, tokenizer_of, write_checkpoint
+from unveil_backbones._layout import (
+    ENCODER,
+    TRAIN_STATE,
+    check_files,
+    check_parts,
+    is_sharded,
+    tokenizer_of,
+    write_checkpoint,
+)
 from unveil_backbones.base import Encoder
 from unveil_backbones.encoder import build
 from unveil_backbones.errors import (
@@ -201,16 +209,18 @@ def train_state(path: str | Path) -> Path:
 
     Raises:
         CheckpointNotFoundError: The checkpoint was saved or exported without one.
-        CheckpointError: A file of it is missing or was changed.
+        CheckpointError: A file of it is missing or was changed, or tensors are there that do not belong to it.
     """
     folder = resolve_checkpoint(path)
-    files = {name: digest for name, digest in read_manifest(folder).files.items() if name.startswith(f"{TRAIN_STATE}/")}
+    manifest = read_manifest(folder)
+    files = {name: digest for name, digest in manifest.files.items() if name.startswith(f"{TRAIN_STATE}/")}
     if not files:
         raise CheckpointNotFoundError(
             f"{folder} has no {TRAIN_STATE}; it can be evaluated but not resumed; use a checkpoint of the run itself"
         )
     for name, digest in files.items():
         check_file(folder, name, digest)
+    check_parts(folder, manifest, TRAIN_STATE)
     return folder / TRAIN_STATE
 
 

@@ -15,7 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unveil_backbones._layout import SHARDED_WEIGHTS, check_files, is_sharded, tokenizer_of, write_checkpoint
+from unveil_backbones._layout import (
+    SHARDED_WEIGHTS,
+    check_files,
+    check_parts,
+    is_sharded,
+    tokenizer_of,
+    write_checkpoint,
+)
 from unveil_backbones.base import Encoder
 from unveil_backbones.errors import ManifestError
 from unveil_backbones.manifest import (
@@ -76,13 +83,14 @@ def open_sharded(path: str | Path) -> ShardedCheckpoint:
 
     Raises:
         ManifestError: It is another kind of checkpoint.
-        CheckpointError: A file is missing, cut short or changed.
+        CheckpointError: A file is missing, cut short or changed, or there are parts that do not belong to it.
     """
     folder = resolve_checkpoint(path)
     manifest = read_manifest(folder)
     if not is_sharded(manifest):
         raise ManifestError(f"{folder / MANIFEST_NAME} lists no {SHARDED_WEIGHTS}/; read the checkpoint by `load`")
     check_files(folder, manifest)
+    check_parts(folder, manifest, SHARDED_WEIGHTS)
     return ShardedCheckpoint(
         manifest=manifest, tokenizer_json=tokenizer_of(folder, manifest), path=folder, sha256=checkpoint_sha256(folder)
     )
