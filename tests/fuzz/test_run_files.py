@@ -93,10 +93,12 @@ def record_of_a_run(place: Place) -> Parser:
             (run / other).write_bytes(content if other == name else good)
         folder = RunFolder(run)
         folder.claim(trees["run.json"]["identity"], {})
+        folder.rewind(2)
+        for aside in run.glob("*.damaged*"):
+            aside.unlink()
         folder.losses()
         folder.caption_changes()
         folder.num_skipped()
-        folder.rewind(2)
 
     return Parser(make=make, read=read, num_fast=40)
 

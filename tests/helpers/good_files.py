@@ -17,13 +17,17 @@ __all__ = [
     "captioned_shard",
     "checkpoint",
     "coco_folder",
+    "flickr_file",
     "image_bytes",
     "image_run",
     "karpathy_file",
     "labelled_images",
+    "objectnet_folder",
     "pair_run",
     "results_folder",
     "segmentation_folder",
+    "sharded_config",
+    "sharded_run",
     "sweep_folder",
     "write_tar",
 ]
@@ -125,6 +129,33 @@ def karpathy_file(root: Path) -> Path:
     return file
 
 
+def flickr_file(root: Path, names: Sequence[str] = ("1007129816", "36979")) -> Path:
+    """``flickr30k/dataset_flickr30k.json`` with test images of five captions each in ``flickr30k/images``."""
+    folder = root / "flickr30k" / "images"
+    folder.mkdir(parents=True)
+    images = []
+    for number, name in enumerate(names):
+        (folder / f"{name}.jpg").write_bytes(image_bytes(number))
+        sentences = [{"raw": f"field number {number} in words {n}", "sentid": 5 * number + n} for n in range(5)]
+        images.append({"filename": f"{name}.jpg", "imgid": number, "split": "test", "sentences": sentences})
+    file = root / "flickr30k" / "dataset_flickr30k.json"
+    file.write_text(json.dumps({"images": images, "dataset": "flickr30k"}))
+    return file
+
+
+def objectnet_folder(root: Path) -> Path:
+    """``objectnet`` with all of its 113 classes that ImageNet has, an image each, and one that ImageNet lacks."""
+    labels = {f"thing_{number:03d}": f"Thing {number:03d}" for number in range(114)}
+    for name in list(labels)[:113]:
+        (root / "objectnet" / "images" / name).mkdir(parents=True)
+        (root / "objectnet" / "images" / name / "a.png").write_bytes(b"opened by nobody here")
+    (root / "objectnet" / "mappings").mkdir()
+    of_imagenet = {label: f"a {label.lower()} of ImageNet" for label in list(labels.values())[:113]}
+    for name, content in (("folder_to_objectnet_label", labels), ("objectnet_to_imagenet_1k", of_imagenet)):
+        (root / "objectnet" / "mappings" / f"{name}.json").write_text(json.dumps(content))
+    return root
+
+
 def segmentation_folder(root: Path) -> Path:
     """ADE20K's layout with three classes."""
     folder = root / "ade20k"
@@ -186,13 +217,13 @@ def checkpoint(path: Path, *, step: int = 10, loss: float = 0.5, captions: Seque
     return unveil_backbones.save(path, encoder=encoder, manifest=manifest, heads=heads, tokenizer_json=tokenizer_json)
 
 
-def _train(config: object, out: Path) -> Path:
+def _train(config: object, out: Path, **options: object) -> Path:
     """Training (12) and validation (6) shards in `out`/data, a run on them in `out`/run."""
     from unveil_pretrain.loop import train
 
     places = [captioned_shard(out / "data" / "train.tar", range(12)), captioned_shard(out / "data" / "val.tar")]
     train(config, out=out / "run", train_data=str(places[0]), val_data=str(places[1]), device="cpu",
-          progress=False, log=lambda line: None)  # fmt: skip
+          progress=False, log=lambda line: None, **options)  # fmt: skip
     return out
 
 
@@ -218,6 +249,30 @@ def pair_run(out: Path) -> Path:
                 validate_every=2, checkpoint_every=2, gap_images=4),
         out,
     )  # fmt: skip
+
+
+def sharded_config():
+    """The smallest masked autoencoder there is, four steps with a checkpoint behind the second."""
+    from unveil_pretrain.recipes import tiny_mae
+
+    small = replace(tiny_mae().objective, decoder_width=32, decoder_depth=1, decoder_heads=2)
+    return replace(
+        tiny_mae(), objective=small, encoder="vit_micro", image_size=(32, 32), steps=4, batch_size=4, warmup_steps=1,
+        validate_every=2, checkpoint_every=2, gap_images=0,
+    )  # fmt: skip
+
+
+def sharded_run(out: Path) -> Path:
+    """A run that was killed behind its second step, whose checkpoint lies in parts of two processes: `out`/run."""
+    import shutil
+
+    from parts import checkpoint_in_parts
+
+    _train(sharded_config(), out, checkpoint_format="sharded", loggers=())
+    shutil.rmtree(out / "run" / "checkpoints" / "step_00000004")
+    checkpoint_in_parts(out / "run" / "checkpoints" / "step_00000002")
+    shutil.rmtree(out / "run" / "checkpoints" / "old")
+    return out
 
 
 def results_folder(out: Path, *, num: int = 9) -> Path:
@@ -288,10 +343,13 @@ class Specimens:
 _MAKERS = {
     "image": image_run,
     "pair_run": pair_run,
+    "sharded": sharded_run,
     "eval": results_folder,
     "labelled": labelled_images,
     "coco": coco_folder,
     "karpathy": lambda path: karpathy_file(path),
+    "flickr30k": flickr_file,
+    "objectnet": objectnet_folder,
     "ade20k": segmentation_folder,
     "pair": lambda path: checkpoint(path, captions=("a red field", "a green field")),
     "one": lambda path: checkpoint(path),

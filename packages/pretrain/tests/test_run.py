@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -254,8 +255,20 @@ def test_rewinding_keeps_whole_lines_up_to_the_step(tmp_path):
         folder.add_metrics({"step": step})
     with (tmp_path / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 4, "lo')
-    folder.rewind(2)
+    assert folder.rewind(2) == []
     assert rows(tmp_path / "metrics.jsonl") == [{"step": 1}, {"step": 2}]
     (tmp_path / "val.jsonl").write_text("no json\n")
     with pytest.raises(ResumeError, match=r"val.jsonl, line 1 is not JSON"):
         folder.rewind(2)
+
+
+def test_rewinding_leaves_out_damaged_lines_of_a_log_says_so_and_keeps_them(tmp_path):
+    folder, damaged = RunFolder(tmp_path), b'{"step": 1, "loss": 2.0}\n{"step": \xff}\n{"step": 2}\n[3]\n'
+    for number in (1, 2):
+        (tmp_path / "metrics.jsonl").write_bytes(damaged)
+        (said,) = folder.rewind(2)
+        assert re.search(r"metrics\.jsonl, 2 of its lines \(.*line 2 is not JSON", said)
+        assert said.endswith(f"the file as it was is metrics.jsonl.damaged{number}")
+        assert (tmp_path / f"metrics.jsonl.damaged{number}").read_bytes() == damaged
+        assert rows(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 2.0}, {"step": 2}]
+    assert folder.losses() == [2.0]

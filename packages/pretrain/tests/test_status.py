@@ -239,6 +239,21 @@ def test_damaged_rows_are_named(tmp_path):
             read_rows(file)
 
 
+def test_damaged_lines_of_a_log_are_left_out_and_said(running, capsys):
+    whole = status_of(running)
+    assert whole["damaged"] == []
+    for name in ("metrics.jsonl", "spikes.jsonl"):
+        with (running / name).open("ab") as stream:
+            stream.write(b"\0\0\n")
+    found = status_of(running)
+    assert [line.partition(" is")[0] for line in found["damaged"]] == [
+        f"{running}/metrics.jsonl, line 7", f"{running}/spikes.jsonl, line 2"
+    ]  # fmt: skip
+    assert {**found, "damaged": []} == whole
+    main(["status", str(running)])
+    assert "  damaged     2 lines of its logs left out: " in capsys.readouterr().out
+
+
 def test_status_loads_no_torch(running):
     code = (
         "import sys\nfrom unveil_pretrain.cli import main\n"

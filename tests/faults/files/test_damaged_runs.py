@@ -38,16 +38,35 @@ def run_with(file: str):
     return make
 
 
+def log_with(name: str):
+    """A log that only a run with some trouble has."""
+
+    def make(specimens, folder: Path) -> Path:
+        file = run_with(name)(specimens, folder)
+        assert not file.exists()
+        rows = [{"step": step, "loss": 9.5, "what": "a.jpg", "retries": {"time-out": 2}} for step in (1, 2, 4)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return file
+
+    return make
+
+
 def status(folder: Path):
-    words = command(main, "status", folder / "run"), command(main, "status", folder / "run", "--json")
-    return *words, command(main, "status", folder / "run", "--csv")
+    words, more = command(main, "status", folder / "run"), command(main, "status", folder / "run", "--json")
+    assert ("  damaged     " in words) == bool(json.loads(more)["damaged"])
+    if "  damaged     " in words:
+        raise Found(words)
+    return words, more, command(main, "status", folder / "run", "--csv")
 
 
 def resumed(folder: Path):
     """What a run reads of itself before it continues."""
     run = RunFolder(folder / "run")
+    said = run.rewind(2)
     rows = run.losses(), run.caption_changes(), run.num_skipped()
-    run.rewind(2)
+    if said:
+        assert next((folder / "run").glob("*.jsonl.damaged*")).is_file()
+        raise Found(said[0])
     return *rows, (folder / "run" / "val.jsonl").read_text(), (folder / "run" / "cost.jsonl").read_text()
 
 
@@ -212,6 +231,14 @@ CASES = {
         make=run_with("metrics.jsonl"), read=resumed, unchecked=TEXT, flips=8,
         tolerated={**CUT, "emptied": NEW, "missing": NEW, "zeros": NEW},
     ),
+    **{
+        f"{name}{how}": Case(
+            make=log_with(name), read=read, unchecked=TEXT, flips=8,
+            tolerated={**CUT, "emptied": NEW, "missing": NEW, "zeros": NEW},
+        )
+        for name in ("spikes.jsonl", "reads.jsonl", "skipped.jsonl")
+        for how, read in (("", status), (", on resuming", resumed))
+    },
     "val/*.parquet": Case(
         make=run_with("val/step_00000004.parquet"),
         read=lambda folder: [read_losses(folder / "run", 4).keys, read_losses(folder / "run", 4).values.tolist()],

@@ -18,7 +18,7 @@ from typing import Final
 from unveil_backbones.limits import parse_json
 
 from unveil_pretrain.errors import OutputError
-from unveil_pretrain.row_checks import checked_row, is_number
+from unveil_pretrain.row_checks import checked_row, is_number, whole_rows
 
 __all__ = ["PEAKS", "CostBasis", "Peak", "RunCost", "peak_of", "read_cost", "read_tail"]
 
@@ -138,19 +138,20 @@ def peak_of(device: str, precision: str) -> float | None:
     return None
 
 
-def read_cost(folder: Path, *, price_per_hour: float | None = None) -> RunCost:
+def read_cost(folder: Path, *, price_per_hour: float | None = None, without_damaged: bool = False) -> RunCost:
     """The costs of the run in `folder`, which may be running.
 
     Args:
         folder: The run's folder.
         price_per_hour: Price of one device for an hour, in any currency.
+        without_damaged: Whether to leave out damaged lines of metrics.jsonl, which the caller tells of.
 
     Raises:
         OutputError: the folder holds no run, or a file of it cannot be read.
     """
     config = _read_run(folder / _RUN)
     bases = [_basis(row, folder) for row in read_tail(folder / _COST)]
-    rows = read_tail(folder / _METRICS)
+    rows = read_tail(folder / _METRICS, without_damaged=without_damaged)
     basis = bases[-1] if bases else None
     last: Mapping[str, object] = rows[-1] if rows else {}
     step, steps = int(_number(last, "step")), int(_number(config, "steps"))
@@ -178,12 +179,13 @@ def read_cost(folder: Path, *, price_per_hour: float | None = None) -> RunCost:
     )
 
 
-def read_tail(file: Path, *, num_bytes: int = _TAIL_BYTES) -> list[dict[str, object]]:
+def read_tail(file: Path, *, num_bytes: int = _TAIL_BYTES, without_damaged: bool = False) -> list[dict[str, object]]:
     """The last rows of a .jsonl file; none where it does not exist. A torn last line is left out.
 
     Args:
         file: The file, which may be growing.
         num_bytes: How much of its end to read.
+        without_damaged: Whether to leave out lines that are no rows of such a file.
 
     Raises:
         OutputError: the file cannot be read, or a line is no row of such a file.
@@ -199,6 +201,8 @@ def read_tail(file: Path, *, num_bytes: int = _TAIL_BYTES) -> list[dict[str, obj
         raise OutputError(f"cannot read {file} ({error.strerror or error}); check the path and permissions") from error
     lines = content.split(b"\n")[:-1]
     whole: Iterable[bytes] = lines if size <= num_bytes else lines[1:]
+    if without_damaged:
+        return whole_rows(whole, file)[0]
     return [checked_row(line, file) for line in whole if line]
 
 

@@ -6,15 +6,19 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from unveil_backbones.limits import parse_json
 from unveil_backbones.places import is_folder
 
 from unveil_pretrain.errors import OutputError
-from unveil_pretrain.row_checks import checked_row, is_number
+from unveil_pretrain.row_checks import checked_row, is_number, whole_rows
 
-__all__ = ["RunHistory", "read_history", "read_rows"]
+__all__ = ["LOGS", "RunHistory", "read_history", "read_log", "read_rows"]
+
+LOGS: Final = ("metrics.jsonl", "spikes.jsonl", "reads.jsonl")
+"""Files that say what happened and from which no result is computed: what cannot be read of them is said and left out,
+and a run goes on. A line of the others, from which curves, costs and limits follow, has to be repaired by a person."""
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
@@ -23,13 +27,25 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     Raises:
         OutputError: the file cannot be read, or holds a line that is no row of such a file.
     """
+    return [checked_row(line, file, number) for number, line in enumerate(_lines(file), start=1)]
+
+
+def read_log(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """As `read_rows` for one of `LOGS`: the rows that are whole, and what is wrong with each of the others.
+
+    Raises:
+        OutputError: the file cannot be read.
+    """
+    return whole_rows(_lines(file), file)
+
+
+def _lines(file: Path) -> list[bytes]:
     try:
-        lines = file.read_bytes().split(b"\n")[:-1]
+        return file.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise OutputError(f"cannot read {file} ({error.strerror or error}); check the path and permissions") from error
-    return [checked_row(line, file, number) for number, line in enumerate(lines, start=1)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +69,8 @@ class RunHistory:
     """failure.json, where a step's numbers ended."""
     last_checkpoint: Path | None
     """The checkpoint from which the run would continue."""
+    damaged: Sequence[str]
+    """What is wrong with lines of `LOGS` that were left out."""
     alive: bool | None
     """Whether a process is at work in the folder; None where this cannot be told."""
 
@@ -97,14 +115,16 @@ def read_history(path: Path) -> RunHistory:
         raise OutputError(f"{file} cannot be read as the record of a run ({error!r}); restore it") from error
     if not known:
         raise OutputError(f"{file} names no number of steps, objective or encoder; restore it")
+    (metrics, bad_metrics), (spikes, bad_spikes), (reads, bad_reads) = (read_log(path / name) for name in LOGS)
     return RunHistory(
         path=path,
         identity=identity,
-        metrics=read_rows(path / "metrics.jsonl"),
+        metrics=metrics,
         validations=read_rows(path / "val.jsonl"),
-        num_spikes=len(read_rows(path / "spikes.jsonl")),
+        num_spikes=len(spikes),
         num_skipped=len(read_rows(path / "skipped.jsonl")),
-        reads=read_rows(path / "reads.jsonl"),
+        reads=reads,
+        damaged=(*bad_metrics, *bad_spikes, *bad_reads),
         failure=_read_object(path / "failure.json"),
         last_checkpoint=max((path / "checkpoints").glob("step_*"), key=_step_of, default=None),
         alive=_is_alive(path / ".lock"),

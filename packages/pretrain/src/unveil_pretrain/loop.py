@@ -192,7 +192,8 @@ def _at_home(
 def _begin(run: Run, position: Position, log: Callable[[str], None]) -> None:
     """Cut the records back to where the run stands, and say what is going to happen."""
     run.folder.remove_unfinished()
-    run.folder.rewind(position.step)
+    for line in run.folder.rewind(position.step):
+        log(line)
     run.folder.add_cost_basis(cost_basis(run.config, step=position.step, device=run.device, num_devices=run.world.size))
     for line in describe(run, position):
         log(line)

@@ -6,6 +6,7 @@ to the checkpoint when a run continues, so that no step appears twice.
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -24,8 +25,9 @@ from unveil_backbones.redaction import redact, redact_command, redact_record
 
 from unveil_pretrain.config import first_difference
 from unveil_pretrain.errors import OutputError, ResumeError
-from unveil_pretrain.history import read_rows
+from unveil_pretrain.history import LOGS, read_log, read_rows
 from unveil_pretrain.loggers import LoggerName, Loggers, open_loggers
+from unveil_pretrain.row_checks import is_number
 from unveil_pretrain.train_state import TRAIN_STATE
 from unveil_pretrain.val_table import rewind_tables
 
@@ -113,17 +115,34 @@ class RunFolder:
             if entry.parent not in newest:
                 shutil.rmtree(entry)
 
-    def rewind(self, step: int) -> None:
-        """Remove what was recorded after `step`: the run continues there."""
+    def rewind(self, step: int) -> list[str]:
+        """Remove what was recorded after `step`: the run continues there.
+
+        Returns:
+            What a person should know: which lines of a log could not be read and are left out. The file as it was is
+            kept beside it.
+
+        Raises:
+            ResumeError: a file that is no log is damaged, or one cannot be read.
+        """
         rewind_tables(self.path, step)
+        said = list[str]()
         for name in (_METRICS, _VAL, _COST, _SPIKES, _SKIPPED, _READS):
             file = self.path / name
-            if os.path.lexists(file):
-                kept = [line for line in _whole_lines(file) if line["step"] <= step]
-                try:
-                    _write_atomically(file, "".join(json.dumps(line) + "\n" for line in kept))
-                except OSError as error:
-                    raise _not_writable(file, error) from error
+            if not os.path.lexists(file):
+                continue
+            rows, problems = _whole_lines_of_log(file) if name in LOGS else (_whole_lines(file), [])
+            try:
+                if problems:
+                    said.append(
+                        f"left out what cannot be read of {name}, {len(problems)} of its lines ({problems[0]}); "
+                        f"{_set_aside(file)}"
+                    )
+                kept = (row for row in rows if row["step"] <= step)
+                _write_atomically(file, "".join(json.dumps(row) + "\n" for row in kept))
+            except OSError as error:
+                raise _not_writable(file, error) from error
+        return said
 
     def add_metrics(self, row: Mapping[str, object]) -> None:
         """Append one training step to metrics.jsonl."""
@@ -158,18 +177,15 @@ class RunFolder:
 
     def losses(self) -> list[float]:
         """Training losses so far, in the order of the steps."""
-        file = self.path / _METRICS
-        rows = _whole_lines(file)
-        if any("loss" not in row for row in rows):
-            raise ResumeError(f"{file} holds a row without a loss; restore it, or give a new --out")
-        return [row["loss"] for row in rows]
+        rows = _whole_lines(self.path / _METRICS)
+        return [row["loss"] for row in rows if row.get("loss") is not None]
 
     def caption_changes(self) -> dict[str, int]:
         """What was done to captions so far, by the names that metrics.jsonl has for it ("captions_cut")."""
         file, totals = self.path / _METRICS, dict[str, int]()
         for row in _whole_lines(file):
             for name, count in row.items():
-                if name.startswith("captions_"):
+                if name.startswith("captions_") and is_number(count, whole=True):
                     totals[name] = totals.get(name, 0) + int(count)
         return totals
 
@@ -316,6 +332,22 @@ def _whole_lines(file: Path) -> list[dict]:
         return read_rows(file)
     except OutputError as error:
         raise ResumeError(f"{error}, or give a new --out") from error
+
+
+def _whole_lines_of_log(file: Path) -> tuple[list[dict], list[str]]:
+    """The rows of one of `LOGS`, and what is wrong with the lines that are none."""
+    try:
+        return read_log(file)
+    except OutputError as error:
+        raise ResumeError(f"{error}, or give a new --out") from error
+
+
+def _set_aside(file: Path) -> str:
+    """Copy a file to where nothing reads it, and say where that is."""
+    places = (file.with_name(f"{file.name}.damaged{number}") for number in itertools.count(1))
+    place = next(place for place in places if not os.path.lexists(place))
+    shutil.copyfile(file, place)
+    return f"the file as it was is {place.name}"
 
 
 def _write_atomically(file: Path, text: str) -> None:

@@ -5,7 +5,7 @@ that this version does not know pass unseen; the ones that are computed with hav
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from unveil_backbones.limits import parse_json
 
 from unveil_pretrain.errors import OutputError
 
-__all__ = ["checked_row", "is_number"]
+__all__ = ["checked_row", "is_number", "whole_rows"]
 
 _LARGEST: Final = 2**63
 _WHOLE: Final = ("step", "samples_seen", "unique_samples", "tokens_seen", "num_images", "train_num_images", "num_masks")
@@ -54,6 +54,22 @@ def checked_row(line: bytes | str, file: Path, number: int | None = None) -> dic
     if problem:
         raise OutputError(f"{where} {problem}; restore the file or remove the line")
     return row
+
+
+def whole_rows(lines: Iterable[bytes], file: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows that are whole, and what is wrong with each of the others: for a log that goes on without them.
+
+    Args:
+        lines: The lines of the file, without their ends.
+        file: As `checked_row`.
+    """
+    rows, problems = list[dict[str, Any]](), list[str]()
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(checked_row(line, file, number))
+        except OutputError as error:
+            problems.append(str(error).rpartition(";")[0])
+    return rows, problems
 
 
 def is_number(value: object, *, whole: bool = False, finite: bool = True) -> bool:

@@ -39,7 +39,7 @@ def status_of(path: Path, *, price_per_hour: float | None = None) -> dict[str, A
         DataError: the losses of a validation cannot be read.
     """
     history = read_history(path)
-    cost = read_cost(path, price_per_hour=price_per_hour)
+    cost = read_cost(path, price_per_hour=price_per_hour, without_damaged=True)
     metrics = history.metrics[-1] if history.metrics else {}
     rows = history.validations
     alarms = [row["alarm"] for row in rows if row.get("alarm")]
@@ -65,6 +65,7 @@ def status_of(path: Path, *, price_per_hour: float | None = None) -> dict[str, A
         "num_skipped": history.num_skipped,
         "num_spikes": history.num_spikes,
         "retries": _retries(history),
+        "damaged": list(history.damaged),
         "failure": None if history.failure is None else {name: history.failure.get(name) for name in ("step", "what")},
         "last_checkpoint": None if last is None else str(last),
         "curve": [{name: row.get(name) for name in ("step", "loss", "standard_error", "train_loss")} for row in rows],
@@ -87,6 +88,9 @@ def words_of(status: Mapping[str, Any]) -> list[str]:
     lines += _speed_and_cost(status["cost"])
     lines.append(f"  trouble     {status['num_skipped']} samples skipped, {status['num_spikes']} loss spikes")
     lines.append(f"  reads       {_reads(status['retries'])}")
+    if status["damaged"]:
+        first, num = status["damaged"][0], len(status["damaged"])
+        lines.append(f"  damaged     {num:,} line{'s' if num > 1 else ''} of its logs left out: {first}")
     lines.append(f"  checkpoint  {status['last_checkpoint'] or 'none yet'}")
     curve = status["curve"][:: 1 + len(status["curve"]) // _MOST_POINTS]
     drawn = {
