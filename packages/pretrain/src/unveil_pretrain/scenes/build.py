@@ -116,6 +116,8 @@ def _check_same(config: ScenesConfig) -> None:
     try:
         record = parse_json(path.read_text(encoding="utf-8"))
         generator, settings, content_hash = record["generator"], record["config"], record["content_hash"]
+        if not isinstance(settings, dict):
+            raise TypeError("its config is no object")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(
             f"{config.out} is not empty and holds no readable {RECORD_NAME} ({error}); choose another folder"

@@ -189,10 +189,16 @@ def _labelled(root: Path, known: Mapping[str, tuple[str, str]]) -> ImageFolder:
 def _objectnet_names(folder: Path) -> dict[str, str]:
     """ObjectNet's own words, in lower case, for those of its folders that are also among ImageNet's classes."""
     try:
-        labels, of_imagenet = (parse_json((folder / "mappings" / name).read_bytes()) for name in _MAPPINGS)
-        return {name: label.lower() for name, label in labels.items() if label in of_imagenet}
+        labels, of_imagenet = (dict(parse_json((folder / "mappings" / name).read_bytes())) for name in _MAPPINGS)
+        names = {name: label.lower() for name, label in labels.items() if label in of_imagenet}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DataError(
             f"{folder / 'mappings'}: cannot read {' and '.join(_MAPPINGS)}: {type(error).__name__}: {error}; "
             "both come with ObjectNet"
         ) from error
+    if len(names) != _NUM_CLASSES["objectnet"]:
+        raise DataError(
+            f"{' and '.join(_MAPPINGS)} in {folder / 'mappings'} have {len(names)} classes in common, ObjectNet has "
+            f"{_NUM_CLASSES['objectnet']}; take the files that come with it"
+        )
+    return names
