@@ -4,11 +4,14 @@ import io
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import polars
 import pytest
 from damage import DAMAGES, Case, command, problems_of
 from unveil_evalharness.cli import main
+from unveil_evalharness.published import PUBLISHED, reader
 
 TEXT = "plain text that people edit: a changed digit is another number"
 NUMBERS = "rows are text; `evalharness verify` computes what follows from single outcomes again and compares"
@@ -66,6 +69,21 @@ def table(suffix: str):
         file = folder / f"table.{suffix}"
         words = ("--x", "loss", "--y", "toy.score", "--num-resamples", 100, "--json")
         return command(main, "correlate", file, *words)
+
+    return make, read
+
+
+def published(name: str):
+    """A published set, as if the package were installed where its file is damaged."""
+
+    def make(specimens, folder: Path) -> Path:
+        folder.mkdir(exist_ok=True)
+        return shutil.copy(Path(reader.__file__).with_name(f"{name}.csv"), folder / f"{name}.csv")
+
+    def read(folder: Path):
+        words = ("--published", name, "--num-resamples", 100, "--json")
+        with patch.object(reader, "resources", SimpleNamespace(files=lambda _: folder)):
+            return command(main, "correlate", *words)
 
     return make, read
 
@@ -174,6 +192,9 @@ CASES = {
         make=table("jsonl")[0], read=table("jsonl")[1], unchecked=TEXT, flips=16,
         tolerated={"cut in half": "a table that ends early is a shorter table"},
     ),
+    **{
+        f"published {name}": Case(make=published(name)[0], read=published(name)[1], flips=24) for name in PUBLISHED
+    },
     "policy.toml": Case(
         make=gate_with("policy.toml"), read=gated, unchecked=TEXT, flips=12,
         tolerated={"cut in half": "a policy that ends early asks for less"},
