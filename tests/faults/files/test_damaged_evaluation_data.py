@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from damage import Case, command, problems_of
@@ -13,6 +14,7 @@ from unveil_evalharness.tasks.imagenet_ft import data as labelled
 from unveil_evalharness.tasks.val_loss import data as val_loss
 from unveil_evalharness.tasks.zs_classification import data as zero_shot
 from unveil_evalharness.tasks.zs_retrieval import data as retrieval
+from unveil_evalharness.tasks.zs_retrieval.splits import KnownSplit, identifiers_digest
 
 TEXT = "plain text that people edit: a changed letter is another word; the data's hash in each result row tells"
 PIXELS = "pixels have no checksum in this format: a changed bit is another picture, or none, and then it is found"
@@ -43,6 +45,35 @@ def captions(folder: Path):
     found = retrieval.captioned_images(folder, limit=None)
     count = retrieval.count_images(folder, limit=None)
     return [(image.key, image.captions, image.decode().tobytes()) for image in found], count
+
+
+def published_captions(folder: Path):
+    """As the task that is named after the set: its two test images are the published ones here."""
+    digest = identifiers_digest({"1007129816": 5, "36979": 5})
+    known = KnownSplit(title="Flickr30k", num_images=2, digest=digest)
+    with patch.object(retrieval, "FLICKR30K_1K", known), patch.object(retrieval, "recognise", lambda counts: (
+        known if identifiers_digest(counts) == digest and min(counts.values()) >= 5 else None
+    )):  # fmt: skip
+        found = list(retrieval.captioned_images(folder, limit=None, source="flickr30k"))
+    return [(image.key, image.captions, image.decode().tobytes()) for image in found]
+
+
+def objectnet_with(name: str):
+    """The two mappings, beside a link to images that nothing here opens."""
+
+    def make(specimens, folder: Path) -> Path:
+        whole = specimens / "objectnet" / "objectnet"
+        shutil.copytree(whole / "mappings", folder / "objectnet" / "mappings")
+        (folder / "objectnet" / "images").symlink_to(whole / "images")
+        return folder / "objectnet" / "mappings" / name
+
+    return make
+
+
+def objectnet(folder: Path):
+    """Without the hash of the data, so that a change of names has to be noticed by itself."""
+    found = zero_shot.read_set(folder, "objectnet")
+    return found.title, found.images
 
 
 def caption_shard(specimens, folder: Path) -> Path:
@@ -96,6 +127,7 @@ def listed(folder: Path):
     return val_loss.count_images(folder), val_loss.data_hash(folder), val_loss.image_source(folder).name
 
 
+FLICKR = "flickr30k/dataset_flickr30k.json"
 NAMES = "blue one\ngreen one\nred one\nwhite one\n"
 JPEG = "imagenet/val/red/val_0_0.jpg"
 INSTANCES = "coco/annotations/instances_val2017.json"
@@ -111,6 +143,19 @@ CASES = {
     "a captioned image": Case(make=data_with("coco", "coco/val2017/000000000001.jpg"), read=captions, unchecked=PIXELS),
     "Karpathy's file": Case(
         make=data_with("karpathy", "coco/dataset_coco.json"), read=captions, unchecked=TEXT, flips=24
+    ),
+    "Flickr30k's captions": Case(make=data_with("flickr30k", FLICKR), read=captions, unchecked=TEXT, flips=24),
+    "Flickr30k's captions, under its name": Case(
+        make=data_with("flickr30k", FLICKR), read=published_captions, unchecked=TEXT, flips=24
+    ),
+    "an image of Flickr30k": Case(
+        make=data_with("flickr30k", "flickr30k/images/36979.jpg"), read=published_captions, unchecked=PIXELS
+    ),
+    "ObjectNet's names of folders": Case(
+        make=objectnet_with("folder_to_objectnet_label.json"), read=objectnet, flips=24
+    ),
+    "ObjectNet's classes of ImageNet": Case(
+        make=objectnet_with("objectnet_to_imagenet_1k.json"), read=objectnet, flips=24
     ),
     "captioned shard": Case(make=caption_shard, read=captions, flips=24, unchecked=HASHED),
     "label map": Case(make=data_with("ade20k", "ade20k/annotations/validation/1.png"), read=label_maps, flips=24),

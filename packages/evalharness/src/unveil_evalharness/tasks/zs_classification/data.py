@@ -196,9 +196,10 @@ def _objectnet_names(folder: Path) -> dict[str, str]:
             f"{folder / 'mappings'}: cannot read {' and '.join(_MAPPINGS)}: {type(error).__name__}: {error}; "
             "both come with ObjectNet"
         ) from error
-    if len(names) != _NUM_CLASSES["objectnet"]:
+    num_classes = len(set(names.values()))
+    if num_classes != _NUM_CLASSES["objectnet"] or num_classes != len(names):
         raise DataError(
-            f"{' and '.join(_MAPPINGS)} in {folder / 'mappings'} have {len(names)} classes in common, ObjectNet has "
-            f"{_NUM_CLASSES['objectnet']}; take the files that come with it"
+            f"{' and '.join(_MAPPINGS)} in {folder / 'mappings'} name {num_classes} classes for {len(names)} folders, "
+            f"ObjectNet has {_NUM_CLASSES['objectnet']}; take the files that come with it"
         )
     return names
