@@ -54,6 +54,7 @@ from unveil_backbones.tokenizer_json import tokenizer_from_json
 
 __all__ = [
     "Checkpoint",
+    "build_encoder",
     "check_finite",
     "fill",
     "load",
@@ -143,7 +144,7 @@ def load(path: str | Path) -> Checkpoint:
         raise ManifestError(f"{folder / MANIFEST_NAME} lists no {ENCODER}; every checkpoint has one; save it again")
     check_files(folder, manifest)
     tensors = _read_tensors(folder / ENCODER)
-    encoder = _built_encoder(folder, manifest, tensors)
+    encoder = build_encoder(folder, manifest, tensors)
     fill(encoder, tensors, str(folder / ENCODER))
     return Checkpoint(
         manifest=manifest,
@@ -224,7 +225,18 @@ def train_state(path: str | Path) -> Path:
     return folder / TRAIN_STATE
 
 
-def _built_encoder(folder: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> Encoder:
+def build_encoder(folder: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> Encoder:
+    """The encoder that a checkpoint's manifest describes, with fresh weights.
+
+    Args:
+        folder: The checkpoint's directory, for messages.
+        manifest: Its manifest.
+        tensors: The encoder's weights: a model that is far larger than they are is not built.
+
+    Raises:
+        UnknownArchitectureError: This version of the package has no such model.
+        ManifestError: The configuration makes no model, or one that the weights cannot be of.
+    """
     try:
         check_plausible(manifest.encoder, _count(tensors), str(folder / MANIFEST_NAME))
         return build(manifest.encoder)

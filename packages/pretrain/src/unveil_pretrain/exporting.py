@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from unveil_backbones import build, resolve_checkpoint, save
-from unveil_backbones.checkpoint import check_finite, fill
+from unveil_backbones import resolve_checkpoint, save
+from unveil_backbones.checkpoint import build_encoder, check_finite, fill
 
 from unveil_pretrain.stored import PartsCheckpoint, read_saved
 
@@ -26,8 +26,9 @@ def export_checkpoint(source: Path, target: Path) -> Path:
     """
     found = read_saved(resolve_checkpoint(source))
     if isinstance(found, PartsCheckpoint):
-        encoder, heads, weights = build(found.manifest.encoder), found.heads.read(), found.encoder_tensors.read()
+        heads, weights = found.heads.read(), found.encoder_tensors.read()
         check_finite({**heads, **weights}, str(found.weights))
+        encoder = build_encoder(found.path, found.manifest, weights)
         fill(encoder, weights, str(found.weights))
     else:
         encoder, heads = found.encoder, found.heads
