@@ -1,5 +1,6 @@
 """One cell from start to rows: whatever goes wrong inside a task becomes a row that says so."""
 
+import contextlib
 import errno
 import gc
 import math
@@ -7,7 +8,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -118,14 +119,11 @@ def evaluate(cell: Cell, title: str, session: Session) -> list[ResultRow]:
     session.sink.line(f"{title}: started")
     begin = time.perf_counter()
     peak = PeakMemory()
-    with session.sink.into(log):
+    with _noting_interrupts(title, stem, session), session.sink.into(log):
         try:
             with peak_memory(session.device) as peak:
                 result, batch_size = _run(cell, stem, session)
         except OutputError:
-            raise
-        except KeyboardInterrupt as error:
-            session.sink.line(f"{title}: interrupted by {signal_of(error).name}; {_kept(session, stem)}")
             raise
         except (Exception, SystemExit) as error:
             _refuse_a_disk_that_takes_no_more(error, session)
@@ -142,6 +140,17 @@ def evaluate(cell: Cell, title: str, session: Session) -> list[ResultRow]:
     written = write_files(session.output, stem, result)
     cost = Cost(seconds=round(seconds, 3), peak_memory=peak.bytes, batch_size=batch_size)
     return finished_rows(cell, session, result, cost, written)
+
+
+@contextlib.contextmanager
+def _noting_interrupts(title: str, stem: str, session: Session) -> Iterator[None]:
+    """Around the log and not within it: a signal may come as soon as there is a log."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        with session.sink.into(session.log(stem)):
+            session.sink.line(f"{title}: interrupted by {signal_of(error).name}; {_kept(session, stem)}")
+        raise
 
 
 def killed_row(cell: Cell, title: str, session: Session) -> ResultRow:

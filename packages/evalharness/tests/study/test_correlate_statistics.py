@@ -1,5 +1,6 @@
 """Coefficients and intervals against scipy, by hand, by simulation and by invariance."""
 
+import dataclasses
 import itertools
 import time
 
@@ -9,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from scipy import stats
+from unveil_evalharness.correlate.columns import Columns
+from unveil_evalharness.correlate.conditioned import partial_of
+from unveil_evalharness.correlate.details import _conditioned
 from unveil_evalharness.correlate.statistics import LARGE, MIN_POINTS, estimates, refusal, summarise
 from unveil_evalharness.published import read_published
 
@@ -146,6 +150,15 @@ def test_permutation_test_keeps_its_level() -> None:
 points = st_numpy.arrays(np.float64, st.tuples(st.just(2), st.integers(MIN_POINTS, 15)), elements=st.floats(-5, 5))
 
 
+def test_spreads_below_the_normal_numbers_are_none():
+    tiny = np.array([0.0, 5e-324, 5e-324, 5e-324, 5e-324])
+    refused = refusal(tiny, np.arange(5.0))
+    assert refused is not None
+    assert refused.reason == "constant_loss"
+    assert refusal(np.arange(5.0) * 1e-300, np.arange(5.0)) is None
+    assert summarise(np.arange(5.0) * 1e-300, np.arange(5.0), num_resamples=20, seed=0).pearson.value == 1.0
+
+
 @settings(deadline=None, max_examples=40)
 @given(columns=points, data=st.data())
 def test_order_of_points_changes_nothing(columns: np.ndarray, data: st.DataObject) -> None:
@@ -250,3 +263,23 @@ def test_large_samples_have_the_limits_of_the_bootstrap(monkeypatch: pytest.Monk
         assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=0.15 * width)
         assert one.grouped.low == pytest.approx(other.grouped.low, abs=0.15 * width)
     assert limit.permutation_p_value < 1e-10
+
+
+def test_a_partial_correlation_of_ranks_that_are_all_explained_is_none():
+    """The control is in the order of the loss: its ranks leave nothing of the loss's, while its numbers do."""
+    control = np.arange(1.0, 13.0)
+    value = np.random.default_rng(0).normal(size=12)
+    loss = np.exp(control / 4)
+    columns = Columns(
+        x=loss, y=value, loss=loss, value=value, model=None, cluster=None, setting=None, length=None,
+        control_names=("c",), controls=control[:, None],
+    )  # fmt: skip
+    partial = partial_of(columns, num_resamples=20, seed=0, confidence=0.95)
+    assert partial is not None
+    assert partial.spearman is None
+    assert np.isfinite(partial.pearson)
+    assert "partial Spearman nothing is left of the ranks" in " ".join(_conditioned(None, partial, None, "loss"))
+    other = dataclasses.replace(columns, controls=np.roll(control, 5)[:, None])
+    left = partial_of(other, num_resamples=20, seed=0, confidence=0.95)
+    assert left is not None
+    assert left.spearman is not None

@@ -29,7 +29,8 @@ class Partial:
     pearson: float
     pearson_interval: Interval | None
     """Bootstrap of clusters where there are some, else of points."""
-    spearman: float
+    spearman: float | None
+    """None where the controls leave nothing of the ranks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +67,7 @@ def partial_of(columns: Columns, *, num_resamples: int, seed: int, confidence: f
     value = partial_correlation(columns.loss, columns.value, columns.controls)
     if not np.isfinite(value):
         return None
+    of_ranks = partial_correlation(columns.loss, columns.value, columns.controls, of_ranks=True)
     interval = None
     if len(columns.x) <= LARGE:
         generator = np.random.default_rng(seed)
@@ -80,7 +82,7 @@ def partial_of(columns: Columns, *, num_resamples: int, seed: int, confidence: f
         controls=columns.control_names,
         pearson=value,
         pearson_interval=interval,
-        spearman=partial_correlation(columns.loss, columns.value, columns.controls, of_ranks=True),
+        spearman=of_ranks if np.isfinite(of_ranks) else None,
     )
 
 

@@ -118,7 +118,8 @@ def _conditioned(within: Within | None, partial: Partial | None, explained: Expl
     if partial is not None:
         lines.append(
             f"Given {', '.join(partial.controls)}: partial Pearson {_signed(partial.pearson)} "
-            f"{interval_text(partial.pearson_interval)}, partial Spearman {_signed(partial.spearman)}"
+            f"{interval_text(partial.pearson_interval)}, partial Spearman "
+            + ("nothing is left of the ranks" if partial.spearman is None else _signed(partial.spearman))
         )
     if explained is not None:
         lines.append(

@@ -220,8 +220,11 @@ def _labels(groups: Groups) -> Groups | None:
 
 
 def _is_constant(values: Vector) -> bool:
-    """True when the values differ by rounding only (a mean over seeds may be off in the last bits)."""
-    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
+    """True when the values differ by rounding only (a mean over seeds may be off in the last bits).
+
+    Spreads below the normal numbers count as none: dividing by them overflows.
+    """
+    return bool(np.ptp(values) <= max(1e-12 * np.abs(values).max(), np.finfo(np.float64).tiny))
 
 
 def _bootstraps(

@@ -3,6 +3,8 @@
 Shapes: n points, k columns, r resamples. Resamples are counts, see `unveil_evalharness.statistics.resampling`.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +24,9 @@ __all__ = [
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 Groups = NDArray[np.int64]
+
+_NOTHING = 1e-9
+"""Share of a variance that counts as rounding."""
 
 
 def indicators(groups: Groups) -> Matrix:
@@ -49,7 +54,7 @@ def demeaned(values: Vector, groups: Groups) -> Vector:
 
 
 def partial_correlation(x: Vector, y: Vector, controls: Matrix, *, of_ranks: bool = False) -> float:
-    """Correlation of x [n] and y [n] after the controls [n, k] are regressed out of both.
+    """Correlation of x [n] and y [n] after the controls [n, k] are regressed out of both; NaN if that leaves nothing.
 
     Args:
         x: [n].
@@ -60,7 +65,12 @@ def partial_correlation(x: Vector, y: Vector, controls: Matrix, *, of_ranks: boo
     if of_ranks:
         x, y = midranks(x), midranks(y)
         controls = np.column_stack([midranks(column) for column in controls.T])
-    return pearson(residuals(x, controls), residuals(y, controls))
+    left = residuals(x, controls), residuals(y, controls)
+    # What is left of a column that the controls explain is rounding, and correlates with anything.
+    for rest, whole in zip(left, (x, y), strict=True):
+        if rest @ rest <= _NOTHING * float(np.square(whole - whole.mean()).sum()):
+            return math.nan
+    return pearson(*left)
 
 
 def partial_of_counts(x: Vector, y: Vector, controls: Matrix, counts: Matrix) -> Vector:
@@ -70,7 +80,7 @@ def partial_of_counts(x: Vector, y: Vector, controls: Matrix, counts: Matrix) ->
     inner = _moments(design, design, counts)
     cross, outer = _moments(design, pair, counts), _moments(pair, pair, counts)
     left = outer - np.swapaxes(cross, 1, 2) @ np.linalg.pinv(inner, rcond=1e-10, hermitian=True) @ cross
-    tiny = 1e-9 * outer.diagonal(axis1=1, axis2=2)
+    tiny = _NOTHING * outer.diagonal(axis1=1, axis2=2)
     variance = np.where(left.diagonal(axis1=1, axis2=2) > tiny, left.diagonal(axis1=1, axis2=2), np.nan)
     return np.clip(left[:, 0, 1] / np.sqrt(variance[:, 0] * variance[:, 1]), -1.0, 1.0)
 

@@ -115,7 +115,12 @@ def _conditions(name: str, study: Study, x: str) -> Table:
     if study.partial is not None:
         text = (
             f"partial Pearson {number(study.partial.pearson, 3)} {interval_text(study.partial.pearson_interval)}, "
-            f"partial Spearman {number(study.partial.spearman, 3)}"
+            "partial Spearman "
+            + (
+                "none: nothing is left of the ranks"
+                if study.partial.spearman is None
+                else number(study.partial.spearman, 3)
+            )
         )
         facts.append((f"given {', '.join(study.partial.controls)}", text))
     if study.explained is not None:
