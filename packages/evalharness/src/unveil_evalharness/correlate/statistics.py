@@ -37,6 +37,9 @@ MIN_POINTS = 5
 LOSS_STEP = 0.01
 """The slope is given per this much validation loss, about the distance between neighbouring published runs."""
 
+_LEAST_SPREAD = 1e-90
+"""Values that are closer together count as equal: the cube of a slope over less is beyond what floats hold."""
+
 LARGE = 400
 """Above this many points the bootstrap costs seconds and differs from its limit by less than its own noise."""
 
@@ -220,11 +223,8 @@ def _labels(groups: Groups) -> Groups | None:
 
 
 def _is_constant(values: Vector) -> bool:
-    """True when the values differ by rounding only (a mean over seeds may be off in the last bits).
-
-    Spreads below the normal numbers count as none: dividing by them overflows.
-    """
-    return bool(np.ptp(values) <= max(1e-12 * np.abs(values).max(), np.finfo(np.float64).tiny))
+    """True when the values differ by rounding only (a mean over seeds may be off in the last bits)."""
+    return bool(np.ptp(values) <= max(1e-12 * np.abs(values).max(), _LEAST_SPREAD))
 
 
 def _bootstraps(
