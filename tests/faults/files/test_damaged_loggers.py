@@ -35,7 +35,7 @@ def shown(folder: Path):
 
 
 def test_event_files_of_earlier_starts_are_written_beside_and_read_by_nobody(specimens, tmp_path):
-    case = Case(make=event_file, read=shown, flips=6)
+    case = Case(make=event_file, read=shown, flips=2)
     assert shown_whole(specimens, tmp_path / "whole") == ([(5, 0.25)], 5, [])
     (tmp_path / "damaged").mkdir()
     assert problems_of(case, specimens, tmp_path / "damaged") == []

@@ -233,7 +233,7 @@ CASES = {
     ),
     **{
         f"{name}{how}": Case(
-            make=log_with(name), read=read, unchecked=TEXT, flips=8,
+            make=log_with(name), read=read, unchecked=TEXT, flips=3,
             tolerated={**CUT, "emptied": NEW, "missing": NEW, "zeros": NEW},
         )
         for name in ("spikes.jsonl", "reads.jsonl", "skipped.jsonl")
