@@ -11,7 +11,7 @@ from unveil_backbones import checkpoint_sha256
 
 SIZES = (
     "--num-train", "40", "--num-val", "100", "--num-classification-train", "40", "--num-classification-val", "20",
-    "--num-detection-train", "0", "--num-detection-val", "0", "--num-segmentation-train", "0",
+    "--num-detection-train", "2", "--num-detection-val", "20", "--num-segmentation-train", "0",
     "--num-segmentation-val", "0",
 )  # fmt: skip
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
