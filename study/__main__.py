@@ -27,6 +27,7 @@ from study.stages import Stage, stages_of, write_plan
 __all__ = ["main", "run_stage"]
 
 _GRACE = 90.0  # seconds in which a stopped run finishes its step and saves
+_REFUSED = 3  # of `correlate`
 _STOPPED = (130, 143, -signal.SIGTERM, -signal.SIGINT)
 
 
@@ -93,8 +94,9 @@ def run_stage(stage: Stage, deadline: float | None) -> int | None:
                 raise
     if process.returncode in _STOPPED:
         raise KeyboardInterrupt
-    if stage.output is not None and process.returncode == 0:
-        stage.output.write_bytes(said)
+    if stage.output is not None and process.returncode in (0, _REFUSED):
+        stage.output.write_bytes(said)  # that nothing can be compared, and why, is a result too
+        return 0
     return process.returncode
 
 

@@ -86,12 +86,14 @@ def test_a_stage_is_asked_to_stop_at_the_deadline_and_may_save(tmp_path):
     assert run_stage(python("raise SystemExit(0)", tmp_path), time.monotonic()) is None
 
 
-def test_output_is_kept_of_commands_that_end_well(tmp_path):
+def test_output_is_kept_of_commands_that_end_well_or_have_nothing_to_compare(tmp_path):
     kept = tmp_path / "kept.json"
     assert run_stage(python("print('{}')", tmp_path, kept), None) == 0
     assert kept.read_text() == "{}\n"
-    assert run_stage(python("print('broken'); raise SystemExit(3)", tmp_path, kept), None) == 3
+    assert run_stage(python("print('broken'); raise SystemExit(4)", tmp_path, kept), None) == 4
     assert kept.read_text() == "{}\n"
+    assert run_stage(python("print('refused'); raise SystemExit(3)", tmp_path, kept), None) == 0
+    assert kept.read_text() == "refused\n"
 
 
 def test_a_folder_without_the_sets_is_refused_by_name(tmp_path, capsys):

@@ -38,7 +38,7 @@ def name_of_start(store: Store, *, rank: int, size: int) -> str:
         store.set(_understood(name, rank), "yes")
         return name
     name = f"start_{secrets.token_hex(8)}"
-    deadline = time.monotonic() + store.timeout.total_seconds()
+    deadline = time.monotonic() + store.timeout.total_seconds()  # pyright: ignore[reportAttributeAccessIssue]  # in C++
     awaited, answered = set(range(1, size)), dict[int, str]()
     while awaited:
         awaited -= {other for other in awaited if store.check([_understood(name, other)])}
