@@ -1,7 +1,7 @@
 """What one step holds at its peak, by running it on tensors without data: forward, loss, backward of a micro-batch.
 
 The pair loss decides by the values of its logits how to go on, which needs data: a stand-in allocates what its usual
-way does (`contrastive.py`). Everything else is the code of the run.
+way on a CPU does (`contrastive.py`), which on CUDA is an approximation. Everything else is the code of the run.
 
 Shapes: b samples of a micro-batch, l pairs of this process, g of all, e embedding width.
 """
