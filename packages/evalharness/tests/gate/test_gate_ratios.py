@@ -78,9 +78,8 @@ def test_what_a_benchmark_writes_is_what_is_read(tmp_path, capsys):
         Settings(rounds=9, least_seconds=1e-4),
         Clock(),
     )
-    report = benchmarks.Report("this CPU", headline="cpu", threads=1)
+    report = benchmarks.Report("this CPU", headline="cpu", threads=1, path=tmp_path / "report.json")
     report.add(outcome)
-    report.write(tmp_path / "report.json")
     found = read_ratios([tmp_path / "report.json"])
     assert found["speed", "sum / peer"].median == pytest.approx(outcome.ratios[0].cpu.median)
     capsys.readouterr()
