@@ -11,11 +11,12 @@ benchmark broke; a missed bar is a figure, not a failure.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,8 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         files = [place / f"{number}.json" for number in range(len(lines))]
         # On a GPU most of the time is the compiler's, which needs a core; times are taken one line after the other.
         turn, lanes = (None, 1) if chosen.device == "cpu" else (place / "turn", len(lines))
+        environment = dict(os.environ) if lanes == 1 else _shared_compilers(lanes)
         with ThreadPoolExecutor(max(1, lanes)) as pool:
-            found = pool.map(lambda line, file: measure(line, file, chosen.rounds, turn), lines, files)
+            found = pool.map(lambda line, file: measure(line, file, chosen.rounds, turn, environment), lines, files)
             rows: list[Row] = []
             for of_line in found:
                 rows += of_line
@@ -51,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(any(row.state == "broken" for row in rows))
 
 
-def measure(line: Line, figures: Path, rounds: int, turn: Path | None = None) -> list[Row]:
+def measure(
+    line: Line, figures: Path, rounds: int, turn: Path | None = None, environment: Mapping[str, str] | None = None
+) -> list[Row]:
     """Run one line in a process of its own; its rows, or one that says why there are none.
 
     Args:
@@ -59,6 +63,7 @@ def measure(line: Line, figures: Path, rounds: int, turn: Path | None = None) ->
         figures: Where the benchmark writes them.
         rounds: Interleaved rounds.
         turn: File that is locked while times are taken, for lines that run at the same time.
+        environment: Variables of the process; this one's without.
     """
     command = [
         sys.executable, "-m", f"benchmarks.{line.module}", *line.options, "--rounds", str(rounds),
@@ -66,7 +71,9 @@ def measure(line: Line, figures: Path, rounds: int, turn: Path | None = None) ->
     ]  # fmt: skip
     print(f"{line.name} ...", file=sys.stderr, flush=True)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=line.limit, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=line.limit, check=False, env=environment
+        )
     except subprocess.TimeoutExpired:
         measured = [row for row in _rows_in(line, figures) if row.state == "measured"]
         return [*measured, Row(line=line.name, state="stopped", why=f"not finished after {line.limit:.0f} s")]
@@ -78,6 +85,11 @@ def measure(line: Line, figures: Path, rounds: int, turn: Path | None = None) ->
 
 def _rows_in(line: Line, figures: Path) -> list[Row]:
     return rows_of(line.name, json.loads(figures.read_text(encoding="utf-8"))) if figures.is_file() else []
+
+
+def _shared_compilers(lanes: int) -> dict[str, str]:
+    """Variables by which each line starts its share of compiling processes: by itself, each starts one for a core."""
+    return os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": str(max(1, (os.cpu_count() or 1) // lanes))}
 
 
 def _keep(rows: Sequence[Row], file: Path | None) -> None:

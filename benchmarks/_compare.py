@@ -27,6 +27,7 @@ __all__ = [
     "Timing",
     "UnequalOutputsError",
     "compare",
+    "turn",
 ]
 
 FEWEST_ROUNDS = 9
@@ -222,7 +223,7 @@ def _time(candidates: Sequence[Candidate], settings: Settings, clock: Clock) -> 
     wall: list[list[float]] = [[] for _ in candidates]
     cpu: list[list[float]] = [[] for _ in candidates]
     peaks: list[int | None] = [None for _ in candidates]
-    with _turn(settings.turn):
+    with turn(settings.turn):
         for number in range(settings.rounds):
             for place in range(len(candidates)):
                 who = (number + place) % len(candidates)
@@ -246,7 +247,7 @@ def _time(candidates: Sequence[Candidate], settings: Settings, clock: Clock) -> 
 
 
 @contextlib.contextmanager
-def _turn(file: Path | None) -> Iterator[None]:
+def turn(file: Path | None) -> Iterator[None]:
     """Wait until no other benchmark that was given this file takes times; at once without one."""
     if file is None:
         yield

@@ -16,7 +16,7 @@ from typing import get_args
 import torch
 from unveil_backbones import ensure_torchvision
 
-from benchmarks._compare import Comparison, Outcome, Settings, UnequalOutputsError, compare
+from benchmarks._compare import Comparison, Outcome, Settings, UnequalOutputsError, compare, turn
 from benchmarks._device import Device, matmul_peak, open_device
 from benchmarks._flip import RATIOS, flip_rows, ideal_title, own_speedup_row, work_title
 from benchmarks._mae import mae_row
@@ -36,7 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
     device = open_device(chosen.device, chosen.threads)
     work = _work(chosen, device)
     dtype = torch.bfloat16 if work.autocast else torch.float32
-    peak = chosen.peak_tflops * 1e12 if chosen.peak_tflops else matmul_peak(device, dtype)
+    peak = chosen.peak_tflops * 1e12 if chosen.peak_tflops else None
+    if peak is None:
+        with turn(chosen.turn):
+            peak = matmul_peak(device, dtype)
     report = Report(device.name, headline=device.headline, threads=chosen.threads, peak=peak, path=chosen.json)
     run = _Run(report, settings_of(chosen), device)
     precision = "bfloat16 (autocast)" if work.autocast else "float32"

@@ -16,7 +16,7 @@ from unveil_backbones import ensure_torchvision
 from unveil_pretrain.contrastive import info_nce
 
 from benchmarks._clip import ideal_ratio, own_rows, peer_rows
-from benchmarks._compare import Absent, Candidate, Comparison, UnequalOutputsError, compare
+from benchmarks._compare import Absent, Candidate, Comparison, UnequalOutputsError, compare, turn
 from benchmarks._device import matmul_peak, open_device
 from benchmarks._flip_memory import peak_of
 from benchmarks._report import Report, add_arguments, settings_of
@@ -44,7 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
         quick=chosen.quick,
     )
     # On a CPU other processes share the clock, and this share of the peak would say little.
-    peak = None if on_cpu else matmul_peak(device, torch.bfloat16 if work.autocast else torch.float32)
+    peak = None
+    if not on_cpu:
+        with turn(chosen.turn):
+            peak = matmul_peak(device, torch.bfloat16 if work.autocast else torch.float32)
     report = Report(device.name, headline=device.headline, threads=chosen.threads, peak=peak, path=chosen.json)
     settings = settings_of(chosen)
     print(

@@ -93,6 +93,22 @@ def test_a_tokenizer_without_a_piece_for_unknown_words(place):
         tokenizer_from_json(json.dumps(tree))
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"padding": {"pad_to_multiple_of": 2**31}}, "multiple of 2147483648"),
+        ({"padding": {"strategy": {"Fixed": 2**31}}, "truncation": {"max_length": 2**31}}, "rows of 2147483648"),
+    ],
+)
+def test_a_tokenizer_whose_rows_are_longer_than_memory(place, changed, said):
+    """The library ended the process."""
+    tree = tree_of(place.good / "pair" / "tokenizer.json")
+    for name, values in changed.items():
+        tree[name] |= values
+    with pytest.raises(TokenizerError, match=said):
+        tokenizer_from_json(json.dumps(tree))
+
+
 @pytest.mark.parametrize("name", ["\ud83d", "é" * 300])
 def test_annotations_name_what_no_file_is_called(name, tmp_path):
     coco_folder(tmp_path)

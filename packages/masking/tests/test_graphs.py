@@ -1,5 +1,7 @@
 """Masks inside graphs: `torch.compile(fullgraph=True)`, CUDA graphs, and no wait of the host for the device."""
 
+import warnings
+
 import numpy as np
 import pytest
 from unveil_masking import Grid, InverseBlockMask, MultiBlockMask, RandomMask, pack, restore, take, unpack
@@ -113,7 +115,9 @@ def no_waiting():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():  # that the mode is a prototype
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode("error")
     yield
     torch.cuda.set_sync_debug_mode("default")
 

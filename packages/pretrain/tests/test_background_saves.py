@@ -105,3 +105,25 @@ def test_copies_stay_as_they_are_and_share_their_memory_with_the_next_ones():
     saver.close()
     assert CheckpointSaver().copied(values) is values
     assert Run.__dataclass_fields__["saver"].default_factory is CheckpointSaver
+
+
+@pytest.mark.parametrize("version", ["2.11.0+cu130", "2.12.1"])
+def test_stagers_that_end_with_what_they_staged(monkeypatch, version):
+    """PyTorch 2.11 and 2.12 close what copies after each checkpoint."""
+
+    class StagesOnce(saving.DefaultStager):
+        def stage(self, state_dict, **given):
+            staged = super().stage(state_dict, **given)
+            self._state_dict_stager.close()
+            return staged
+
+    monkeypatch.setattr(saving, "DefaultStager", StagesOnce)
+    monkeypatch.setattr(torch, "__version__", "2.13.0")
+    saver, values = CheckpointSaver(asynchronous=True), {"a": torch.arange(3.0)}
+    saver.copied(values)
+    with pytest.raises(KeyError):
+        saver.copied(values)
+    monkeypatch.setattr(torch, "__version__", version)
+    for number in range(3):
+        values["a"] += number
+        assert torch.equal(saver.copied(values)["a"], values["a"])

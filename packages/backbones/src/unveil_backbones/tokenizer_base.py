@@ -12,6 +12,8 @@ from unveil_backbones.errors import TokenizerError
 
 __all__ = ["CaptionTokenizer", "fixed_rows", "parse_tokenizer", "tokenizer_kind"]
 
+_MOST_PIECES = 65_536  # a page of text; captions are cut to 32 or 77
+
 
 @runtime_checkable
 class CaptionTokenizer(Protocol):
@@ -72,14 +74,21 @@ def fixed_rows(tokenizer: Tokenizer, remedy: str) -> tuple[int, int]:
     """Return the one length that a tokenizer pads and cuts to, and the number it pads with.
 
     Raises:
-        TokenizerError: It pads or cuts to no length, or to two.
+        TokenizerError: It pads or cuts to no length, to two, or to one that no caption has.
     """
     truncation, padding = tokenizer.truncation, tokenizer.padding
     if truncation is None or padding is None or padding["length"] != truncation["max_length"] or truncation["stride"]:
         raise TokenizerError(
             f"the tokenizer pads and cuts to no fixed length; both have to be the same; make it with {remedy}"
         )
-    return truncation["max_length"], padding["pad_id"]
+    length, multiple = truncation["max_length"], padding["pad_to_multiple_of"]
+    # Rows are padded past the length to such a multiple, and the library ends the process if memory does not suffice.
+    if length > _MOST_PIECES or (multiple and length % multiple):
+        raise TokenizerError(
+            f"the tokenizer makes rows of {length} pieces, padded to a multiple of {multiple}; at most {_MOST_PIECES} and "
+            f"a multiple that divides them are allowed; make it with {remedy}"
+        )
+    return length, padding["pad_id"]
 
 
 def _parse(text: str) -> object:

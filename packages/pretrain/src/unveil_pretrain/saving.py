@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
@@ -28,6 +29,9 @@ CheckpointFormat = Literal["contract", "sharded"]
 Write = Callable[[dist.ProcessGroup | None], None]
 
 _Error = PretrainError | BackboneError
+
+# Of PyTorch: their stager ends with what it staged first, and cannot be asked again.
+_STAGES_ONCE = ("2.11.", "2.12.")
 
 # Seconds that one checkpoint may wait for another before a person is told.
 _NOTICED = 1.0
@@ -65,6 +69,9 @@ class CheckpointSaver:
         """
         if not self.asynchronous or not tensors:
             return tensors
+        if self._stager is not None and torch.__version__.startswith(_STAGES_ONCE):
+            self._stager.close()
+            self._stager = None
         if self._stager is None:
             on_gpu = any(value.is_cuda for value in tensors.values())
             self._stager = DefaultStager(
