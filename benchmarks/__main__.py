@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks._lines import Line, cpu_lines, gpu_lines
@@ -25,6 +26,8 @@ from benchmarks._photographs import write_photographs
 from benchmarks._table import Row, rows_of, write_table
 
 __all__ = ["main"]
+
+_GPU_LANES = 3  # lines at a time: what they hold fits into 80 GB, and each has some cores to compile with
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,11 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lines = gpu_lines(mae=chosen.mae, swin=chosen.swin)
         lines = [line for line in lines if not chosen.only or any(word in line.name for word in chosen.only)]
         files = [place / f"{number}.json" for number in range(len(lines))]
-        # On a GPU most of the time is the compiler's, which needs a core; times are taken one line after the other.
-        turn, lanes = (None, 1) if chosen.device == "cpu" else (place / "turn", len(lines))
+        # On a GPU most of the time is the compiler's, which needs cores; times are taken one line after the other.
+        turn, lanes = (None, 1) if chosen.device == "cpu" else (place / "turn", _GPU_LANES)
         environment = dict(os.environ) if lanes == 1 else _shared_compilers(lanes)
-        with ThreadPoolExecutor(max(1, lanes)) as pool:
-            found = pool.map(lambda line, file: measure(line, file, chosen.rounds, turn, environment), lines, files)
+
+        def run(line: Line, file: Path) -> list[Row]:
+            # Lines beside each other share what time there is.
+            left = line.limit - (0.0 if lanes == 1 else time.monotonic() - start)
+            return measure(replace(line, limit=max(left, 0.0)), file, chosen.rounds, turn, environment)
+
+        with ThreadPoolExecutor(lanes) as pool:
+            found = pool.map(run, lines, files)
             rows: list[Row] = []
             for of_line in found:
                 rows += of_line
@@ -71,9 +80,7 @@ def measure(
     ]  # fmt: skip
     print(f"{line.name} ...", file=sys.stderr, flush=True)
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=line.limit, check=False, env=environment
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=line.limit, check=False, env=environment)
     except subprocess.TimeoutExpired:
         measured = [row for row in _rows_in(line, figures) if row.state == "measured"]
         return [*measured, Row(line=line.name, state="stopped", why=f"not finished after {line.limit:.0f} s")]

@@ -5,6 +5,7 @@ takes images and returns a loss.
 """
 
 import contextlib
+import gc
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from benchmarks._compare import Candidate
 from benchmarks._device import Device
 
-__all__ = ["Compile", "Work", "candidate", "difference", "drawn", "noise_that_keeps", "scramble", "step"]
+__all__ = ["Compile", "Work", "candidate", "difference", "drawn", "forget", "noise_that_keeps", "scramble", "step"]
 
 
 Compile = Literal["none", "blocks", "whole"]
@@ -118,6 +119,16 @@ def _compiled(module: nn.Module, work: Work) -> Callable[[Tensor], Tensor]:
         for block in blocks:
             block.compile(mode=work.compile_mode, dynamic=False)
     return module
+
+
+def forget(work: Work) -> None:
+    """Free what a comparison held: models that refer to themselves, and the compiler's versions of their blocks.
+
+    The compiler keeps eight versions of a function, over all models; the next one would run as it stands.
+    """
+    gc.collect()
+    if work.compile != "none":
+        torch.compiler.reset()
 
 
 def scramble(module: nn.Module) -> None:

@@ -7,7 +7,6 @@ given. What is missing is reported as absent. ``docs/benchmarks.md`` says what e
 """
 
 import argparse
-import gc
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from benchmarks._flip import RATIOS, flip_rows, ideal_title, own_speedup_row, wo
 from benchmarks._mae import mae_row
 from benchmarks._report import Report, add_arguments, settings_of
 from benchmarks._simmim import simmim_rows, target_row
-from benchmarks._steps import Compile, Work
+from benchmarks._steps import Compile, Work, forget
 
 __all__ = ["main"]
 
@@ -41,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         with turn(chosen.turn):
             peak = matmul_peak(device, dtype)
     report = Report(device.name, headline=device.headline, threads=chosen.threads, peak=peak, path=chosen.json)
-    run = _Run(report, settings_of(chosen), device)
+    run = _Run(report, settings_of(chosen), work)
     precision = "bfloat16 (autocast)" if work.autocast else "float32"
     print(f"batch {work.batch}, products in {precision}, compile {work.compile}, quick {work.quick}", flush=True)
     try:
@@ -55,21 +54,22 @@ def main(arguments: list[str] | None = None) -> int:
 class _Run:
     """Compares, reports, and frees the memory of a row before the next one is built."""
 
-    def __init__(self, report: Report, settings: Settings, device: Device) -> None:
+    def __init__(self, report: Report, settings: Settings, work: Work) -> None:
         self.report = report
         self.settings = settings
-        self.device = device
+        self.work = work
 
     def __call__(self, comparison: Comparison) -> Outcome:
-        outcome = compare(comparison, self.settings, self.device.clock)
+        outcome = compare(comparison, self.settings, self.work.device.clock)
         self.report.add(outcome)
         sys.stdout.flush()
+        forget(self.work)
         return outcome
 
     def quick_work(self, comparison: Comparison) -> Outcome:
         """Compare work of milliseconds: repeated for at least 0.1 s per round, after a first, cold call."""
         settings = replace(self.settings, warm_up=max(2, self.settings.warm_up), least_seconds=0.1)
-        outcome = compare(comparison, settings, self.device.clock)
+        outcome = compare(comparison, settings, self.work.device.clock)
         self.report.add(outcome)
         return outcome
 
@@ -80,14 +80,12 @@ def _rows(work: Work, chosen: argparse.Namespace, run: _Run) -> None:
     if "simmim" in chosen.only:
         for comparison in simmim_rows(work, chosen.swin):
             run(comparison)
-            gc.collect()
     if "flip" in chosen.only:
         for comparison in flip_rows(work):
             run(comparison)
-            gc.collect()
         for ratio in RATIOS:
             outcome = run(own_speedup_row(work, ratio))
-            spread = outcome.ratios[0].cpu if run.device.headline == "cpu" else outcome.ratios[0].wall
+            spread = outcome.ratios[0].cpu if work.device.headline == "cpu" else outcome.ratios[0].wall
             run.report.note(ideal_title(work, ratio, spread.median))
             run.report.note(work_title(work, ratio))
     if "mae" in chosen.only:

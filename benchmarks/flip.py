@@ -7,7 +7,6 @@ Rows: ``step`` (both towers and the loss, with the weights and patches of open_c
 """
 
 import argparse
-import gc
 import sys
 
 import torch
@@ -20,7 +19,7 @@ from benchmarks._compare import Absent, Candidate, Comparison, UnequalOutputsErr
 from benchmarks._device import matmul_peak, open_device
 from benchmarks._flip_memory import peak_of
 from benchmarks._report import Report, add_arguments, settings_of
-from benchmarks._steps import Work
+from benchmarks._steps import Work, forget
 
 __all__ = ["main"]
 
@@ -57,13 +56,14 @@ def main(arguments: list[str] | None = None) -> int:
         if "step" in chosen.only:
             for comparison in peer_rows(work):
                 report.add(compare(comparison, settings, device.clock))
-                gc.collect()
+                forget(work)
         if "loss" in chosen.only:
             report.add(compare(_loss_row(work, 256 if work.quick else chosen.global_batch), settings, device.clock))
         if "own" in chosen.only:
             for ratio, comparison in own_rows(work):
                 outcome = compare(comparison, settings, device.clock)
                 report.add(outcome)
+                forget(work)
                 spread = outcome.ratios[0].cpu if on_cpu else outcome.ratios[0].wall
                 ideal = ideal_ratio(work, ratio)
                 report.note(

@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,20 @@ def test_drawn_photographs_are_of_a_photographs_size(tmp_path):
         assert image.size == (500, 375)
     assert 20_000 < files[0].stat().st_size < 200_000
     assert files[0].read_bytes() != files[1].read_bytes()
+
+
+def test_lines_that_run_beside_each_other_share_the_time(monkeypatch, tmp_path, capsys):
+    """The second turn of a lane has what the first one left."""
+    given = [Line(name=str(number), module="masking", options=(), limit=5.0) for number in range(4)]
+    limits = {}
+
+    def slow(line, file, rounds, turn, environment):
+        limits[line.name] = line.limit
+        assert int(environment["TORCHINDUCTOR_COMPILE_THREADS"]) >= 1
+        time.sleep(0.2)
+        return []
+
+    monkeypatch.setattr(suite, "gpu_lines", lambda **clones: given)
+    monkeypatch.setattr(suite, "measure", slow)
+    assert suite.main(["--device", "cuda"]) == 0
+    assert limits["3"] < limits["0"] - 0.1 < 5.0
