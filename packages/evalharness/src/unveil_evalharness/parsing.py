@@ -5,10 +5,11 @@ import difflib
 import io
 import itertools
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+
+from unveil_backbones.limits import parse_toml
 
 from unveil_evalharness.errors import UsageError
 
@@ -52,10 +53,10 @@ def with_config(arguments: Sequence[str]) -> list[str]:
     if not files:
         return words
     try:
-        content = tomllib.loads(Path(files[-1]).read_text(encoding="utf-8"))
+        content = parse_toml(Path(files[-1]).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"--config {files[-1]}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"--config {files[-1]} is not TOML: {error}") from error
     return [*_config_words(content, files[-1]), *words]
 

@@ -6,7 +6,6 @@ This module needs no torch: the report and the correlation study read rows and m
 import dataclasses
 import fcntl
 import json
-import math
 import os
 import types
 import typing
@@ -22,9 +21,20 @@ from unveil_evalharness.errors import OutputError, ResultsError
 if TYPE_CHECKING:
     import polars
 
-__all__ = ["SCHEMA_VERSION", "ResultRow", "Status", "append_rows", "latest", "read_rows", "row_key", "to_frame"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "ResultRow",
+    "Status",
+    "append_rows",
+    "is_finite",
+    "latest",
+    "read_rows",
+    "row_key",
+    "to_frame",
+]
 
 SCHEMA_VERSION = 1
+_LARGEST = 1e100
 Status = Literal["ok", "failed", "not_applicable"]
 
 
@@ -193,7 +203,9 @@ def _parse_row(line: bytes, where: str) -> ResultRow:
     for name in ("versions", "tables"):
         if not all(isinstance(value, str) for value in fields.get(name, {}).values()):
             raise ResultsError(f"{where}: field {name} must hold texts; move the damaged line out of the file")
-    odd = next((name for name, value in fields.items() if isinstance(value, int | float) and not _fits(value)), None)
+    odd = next(
+        (name for name, value in fields.items() if isinstance(value, int | float) and not is_finite(value)), None
+    )
     if odd is not None:
         raise ResultsError(
             f"{where}: field {odd} is {str(fields[odd])[:40]}, no number that the harness writes; move "
@@ -205,9 +217,9 @@ def _parse_row(line: bytes, where: str) -> ResultRow:
         raise ResultsError(f"{where} is not a result row: {error}") from error
 
 
-def _fits(value: int | float) -> bool:
-    """Whether a number is finite and, if whole, one of 64 bits."""
-    return math.isfinite(value) if isinstance(value, float) else -(2**63) <= value < 2**63
+def is_finite(value: int | float) -> bool:
+    """Whether a number is one of a measurement: whole with 64 bits, or below 1e100, so that its square has an end."""
+    return abs(value) < _LARGEST if isinstance(value, float) else -(2**63) <= value < 2**63
 
 
 def _field_types() -> dict[str, tuple[tuple[type, ...], str]]:

@@ -6,22 +6,28 @@ writes it: a better candidate never moves it.
 """
 
 import hashlib
-import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from unveil_backbones.limits import parse_toml
 
 from unveil_evalharness.compare.measured import Measured
 from unveil_evalharness.compare.sides import Side
 from unveil_evalharness.errors import GateFileError
 from unveil_evalharness.gate.ratios import Kind, Ratio
+from unveil_evalharness.results import is_finite
 
 __all__ = ["SCHEMA_VERSION", "SHORT", "Baseline", "Promotion", "read_baseline", "samples_folder"]
 
 SCHEMA_VERSION = 1
 SHORT = 12
 """Digits of a hash by which the file names checkpoints and outcomes."""
+
+_Value = TypeVar("_Value", str, int, bool)
+_WORDS = {str: "text", int: "whole number", bool: "true or false"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,10 +93,10 @@ def read_baseline(path: Path) -> Baseline:
         GateFileError: no such file, not a baseline, written by a newer version, or outcomes that were altered.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise GateFileError(f"cannot read the baseline {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise GateFileError(f"{path} is not TOML: {error}; restore it from version control") from error
     version = content.get("schema_version")
     if version != SCHEMA_VERSION:
@@ -106,7 +112,7 @@ def read_baseline(path: Path) -> Baseline:
             measured=tuple(_measured(name, entry, content, path) for name, entry in content["metrics"].items()),
             promotions=tuple(_promotion(entry) for entry in content["promotions"]),
             ratios={
-                (kind, name): Ratio(name=name, kind=kind, **entry)
+                (kind, name): Ratio(name=name, kind=kind, **{key: _number(value) for key, value in entry.items()})
                 for kind in ("speed", "memory")
                 for name, entry in content.get(kind, {}).items()
             },
@@ -120,26 +126,31 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def _measured(name: str, entry: dict[str, Any], content: dict[str, Any], path: Path) -> Measured:
-    errors = tuple(None if error == "unknown" else float(error) for error in entry["standard_errors"])
+    shas, outcomes, versions = (_texts(content[table], table) for table in ("checkpoints", "outcomes", "versions"))
+    values = tuple(_number(value) for value in entry["values"])
+    errors = tuple(None if error == "unknown" else _number(error) for error in entry["standard_errors"])
+    lists = [entry[column] for column in ("standard_errors", "seeds", "checkpoints", "samples")]
+    if not values or any(len(one) != len(values) for one in lists):
+        raise ValueError(f"{name} has {len(values)} values, and not as many seeds, checkpoints, outcomes and errors")
     return Measured(
         metric=name,
-        task=entry["task"],
-        task_version=entry["task_version"],
-        suite=entry["suite"],
-        protocol=entry["protocol"],
-        data_hash=entry["data_hash"],
+        task=_typed(entry, "task", str),
+        task_version=_typed(entry, "task_version", int),
+        suite=_typed(entry, "suite", str),
+        protocol=_typed(entry, "protocol", str),
+        data_hash=_typed(entry, "data_hash", str),
         limit=None,
-        higher_is_better=entry["higher_is_better"],
-        unit=entry["unit"],
-        main=entry["main"],
-        n=entry["n"],
-        values=tuple(float(value) for value in entry["values"]),
+        higher_is_better=_typed(entry, "higher_is_better", bool),
+        unit=_typed(entry, "unit", str),
+        main=_typed(entry, "main", bool),
+        n=_typed(entry, "n", int),
+        values=values,
         standard_errors=errors,
-        seeds=tuple(entry["seeds"]),
-        checkpoints=tuple(content["checkpoints"][short] for short in entry["checkpoints"]),
-        samples=tuple(_samples(content["outcomes"][short], path) if short else None for short in entry["samples"]),
-        versions=tuple(sorted(content["versions"].items())),
-        hardware=content["hardware"],
+        seeds=tuple(_typed({"seed": seed}, "seed", int) for seed in entry["seeds"]),
+        checkpoints=tuple(shas[short] for short in entry["checkpoints"]),
+        samples=tuple(_samples(outcomes[short], path) if short else None for short in entry["samples"]),
+        versions=tuple(sorted(versions.items())),
+        hardware=_typed(content, "hardware", str),
     )
 
 
@@ -160,9 +171,27 @@ def _promotion(entry: dict[str, Any]) -> Promotion:
         when = when.replace(tzinfo=UTC)
     return Promotion(
         when=when.isoformat(timespec="seconds"),
-        by=entry["by"],
-        reason=entry["reason"],
-        checkpoints=tuple(entry["checkpoints"]),
-        means=tuple((name, float(pinned["mean"])) for name, pinned in entry["metrics"].items()),
-        conditions=tuple((name, pinned["condition"]) for name, pinned in entry["metrics"].items()),
+        by=_typed(entry, "by", str),
+        reason=_typed(entry, "reason", str),
+        checkpoints=tuple(_texts(dict(enumerate(entry["checkpoints"])), "checkpoints").values()),
+        means=tuple((name, _number(pinned["mean"])) for name, pinned in entry["metrics"].items()),
+        conditions=tuple((name, _typed(pinned, "condition", str)) for name, pinned in entry["metrics"].items()),
     )
+
+
+def _typed(entry: Mapping[str, Any], name: str, kind: type[_Value]) -> _Value:
+    """A value of a table; TypeError where it is of another type, as it is after a slip or a merge by hand."""
+    value = entry[name]
+    if type(value) is not kind or (isinstance(value, int) and not is_finite(value)):
+        raise TypeError(f"{name} is {str(value)[:40]!r}, no {_WORDS[kind]}")
+    return value
+
+
+def _texts(table: Mapping[Any, Any], name: str) -> dict[Any, str]:
+    return {key: _typed({name: value}, name, str) for key, value in table.items()}
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not is_finite(value):
+        raise TypeError(f"{str(value)[:40]!r} is no number of a measurement")
+    return float(value)

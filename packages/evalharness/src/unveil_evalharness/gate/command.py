@@ -7,11 +7,13 @@ never taken for a regression).
 import contextlib
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from unveil_backbones.places import is_file
 from unveil_backbones.terminal import ReaderGone
+from unveil_backbones.whole_files import write_whole
 
 from unveil_evalharness.compare.difference import NUM_RESAMPLES, Settings
 from unveil_evalharness.compare.sides import Side, read_side, read_sides
@@ -119,14 +121,24 @@ def _decide(options: GateOptions) -> GateReport:
 
 
 def _write(options: GateOptions, report: GateReport) -> None:
-    for path, text, mode in (
-        (options.junit, as_junit(report), "w"),
-        (options.markdown, as_markdown(report), "a"),
-    ):
-        if path is not None:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open(mode, encoding="utf-8") as file:
-                    file.write(text)
-            except OSError as error:
-                raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    if options.junit is not None:
+        with _refusals(options.junit) as path:
+            write_whole(path, as_junit(report))
+    if options.markdown is not None:
+        with _refusals(options.markdown) as path, path.open("a", encoding="utf-8") as file:
+            file.write(as_markdown(report))
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[Path]:
+    """Has the file's folder, and what the file system refuses as an error of ours.
+
+    Raises:
+        OutputError: the folder or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield path
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"cannot write {path}: {reason}; free some space or give another place") from error

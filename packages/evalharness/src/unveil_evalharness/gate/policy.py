@@ -16,12 +16,13 @@ slowdown = 0.1
 """
 
 import dataclasses
-import tomllib
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+
+from unveil_backbones.limits import parse_toml
 
 from unveil_evalharness.compare.correction import RULES, Rule
 from unveil_evalharness.errors import GateFileError
@@ -122,10 +123,10 @@ def read_policy(path: Path) -> Policy:
         GateFileError: no such file, not TOML, an unknown key (with the nearest known one), or a value of another type.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise GateFileError(f"cannot read the policy {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise GateFileError(f"{path} is not TOML: {error}") from error
     return parse_policy(content, str(path))
 

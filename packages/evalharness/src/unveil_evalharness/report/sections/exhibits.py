@@ -89,7 +89,7 @@ def _inside(lookup: Lookup, relative: str) -> Path | None:
         folder = (path.parent if path.name == "results.jsonl" else path).resolve()
         try:
             found = (folder / relative).resolve()
-        except (OSError, RuntimeError):  # a link to itself; RuntimeError before Python 3.13
+        except (OSError, ValueError, RuntimeError):  # no name of a file; a link to itself, before Python 3.13 the last
             return None
         if found.is_relative_to(folder) and is_there(found):
             return found

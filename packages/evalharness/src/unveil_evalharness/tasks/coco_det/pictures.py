@@ -20,6 +20,7 @@ __all__ = ["detection_pictures"]
 
 _LEAST_SCORE = 0.3
 _MOST_DETECTIONS = 15
+_BEST = 5  # shown where no score is that high: a short training ranks well with scores that are low
 
 
 def detection_pictures(
@@ -37,31 +38,36 @@ def detection_pictures(
     from pycocotools.coco import COCO
 
     truth = COCO(str(annotation_file))
+    rows = [samples.row(position, named=True) for position in choose(samples["image"].to_list(), number=number)]
+    wanted = {row["image_id"] for row in rows}
     by_image: Mapping[int, list[dict[str, Any]]] = defaultdict(list)
-    for row in json.loads(predictions.read_bytes()):
-        if row["score"] >= _LEAST_SCORE:
-            by_image[row["image_id"]].append(row)
-    keys = samples["image"].to_list()
-    return tuple(
-        _picture(truth, by_image[row["image_id"]], image_dir, row)
-        for row in (samples.row(position, named=True) for position in choose(keys, number=number))
-    )
+    for one in json.loads(predictions.read_bytes()):
+        if one["image_id"] in wanted:
+            by_image[one["image_id"]].append(one)
+    return tuple(_picture(truth, by_image[row["image_id"]], image_dir, row) for row in rows)
 
 
 def _picture(truth: Any, detections: list[dict[str, Any]], image_dir: Path, row: dict[str, Any]) -> Picture:
     pixels = read_rgb(image_dir / row["image"])
     objects = [one for one in truth.imgToAnns[row["image_id"]] if not one["iscrowd"]]
-    shown = sorted(detections, key=lambda one: -one["score"])[:_MOST_DETECTIONS]
+    shown, title = _shown(detections)
     panels = side_by_side(
         [_panel(truth, pixels, objects, scores=()), _panel(truth, pixels, shown, [one["score"] for one in shown])],
-        titles=["truth", f"detections of score {_LEAST_SCORE} or more"],
+        titles=["truth", title],
     )
     found, total = row["segm_found"], row["num_objects"]
-    caption = (
-        f"{row['image']}: {found} of {total} objects found at mask overlap 0.5, {len(detections)} detections shown"
-    )
+    caption = f"{row['image']}: {found} of {total} objects found at mask overlap 0.5, {len(shown)} detections shown"
     outcome = "example" if total == 0 or 0 < found < total else "good" if found else "bad"
     return to_picture(panels, caption, outcome)
+
+
+def _shown(detections: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """Which detections to show, and the title over them."""
+    ordered = sorted(detections, key=lambda one: -one["score"])
+    above = [one for one in ordered if one["score"] >= _LEAST_SCORE]
+    if above:
+        return above[:_MOST_DETECTIONS], f"detections of score {_LEAST_SCORE} or more"
+    return ordered[:_BEST], f"none of score {_LEAST_SCORE}; the best {len(ordered[:_BEST])}"
 
 
 def _panel(truth: Any, pixels: np.ndarray, instances: Sequence[dict[str, Any]], scores: Sequence[float]) -> Image.Image:

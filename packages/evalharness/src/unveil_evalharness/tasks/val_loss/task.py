@@ -1,5 +1,6 @@
 """``val_loss``: the pre-training validation loss of a checkpoint, over any images, with its passport."""
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,21 +65,24 @@ class ValidationLoss:
 
         protocol = _limited(context.protocol, context.limit)
         contrastive = context.checkpoint.manifest.objective in _PAIRS
-        if contrastive:
-            images = data.pair_source(context.data_root, context.work_dir)
-        else:
-            images = str(data.image_source(context.data_root))
-        scored = score(
-            context.checkpoint.path,
-            images,
-            protocol,
-            contrastive=contrastive,
-            seed=context.seed,
-            batch_size=context.batch_size or _BATCH_SIZE,
-            device=context.device,
-            work=context.work_dir,
-            log=context.log,
-        )
+        # A folder for this attempt alone: where a killed run's process could go on, it writes into another one.
+        with tempfile.TemporaryDirectory(dir=context.work_dir, prefix="score-") as name:
+            work = Path(name)
+            if contrastive:
+                images = data.pair_source(context.data_root, work)
+            else:
+                images = str(data.image_source(context.data_root))
+            scored = score(
+                context.checkpoint.path,
+                images,
+                protocol,
+                contrastive=contrastive,
+                seed=context.seed,
+                batch_size=context.batch_size or _BATCH_SIZE,
+                device=context.device,
+                work=work,
+                log=context.log,
+            )
         samples, summary = metrics.per_image(scored.table), scored.summary
         loss, error = metrics.mean_and_error(samples["loss"].to_numpy(), samples["group"].to_numpy())
         return TaskResult(
