@@ -14,7 +14,7 @@ import kill_points
 
 YEAR = 365.0 * 24 * 3600
 
-__all__ = ["evalharness", "pretrain"]
+__all__ = ["backbones", "evalharness", "masking", "pretrain"]
 
 
 def pretrain(words: list[str], fault: dict[str, object]) -> None:
@@ -29,6 +29,22 @@ def evalharness(words: list[str], fault: dict[str, object]) -> None:
     """The `evalharness` command with a fault arranged."""
     arrange(fault)
     from unveil_evalharness.cli import main
+
+    sys.exit(main(words))
+
+
+def backbones(words: list[str], fault: dict[str, object]) -> None:
+    """The command of the backbones with a fault arranged."""
+    arrange(fault)
+    from unveil_backbones.cli import main
+
+    sys.exit(main(words))
+
+
+def masking(words: list[str], fault: dict[str, object]) -> None:
+    """The command of the masks with a fault arranged."""
+    arrange(fault)
+    from unveil_masking.show.cli import main
 
     sys.exit(main(words))
 
@@ -64,6 +80,8 @@ def arrange_surroundings(fault: dict[str, object]) -> None:
             lose_reader(descriptors, mark)
         case {"passes": str(tally)}:
             note_passes(Path(tally))
+        case {"orphans": True}:
+            leave_orphans()
         case _:
             raise ValueError(f"unknown fault {fault}")
 
@@ -98,6 +116,13 @@ def note_passes(tally: Path) -> None:
         real(self, batch)
 
     KeyedTrainLoop.run_iter = noted
+
+
+def leave_orphans() -> None:
+    """Have the process of `val_loss` outlive this one, as on systems other than Linux."""
+    from unveil_evalharness.tasks.val_loss import model
+
+    model._ending_with_this_process = lambda: None
 
 
 def lose_reader(descriptors: list[int], mark: str) -> None:

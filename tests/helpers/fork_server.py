@@ -31,7 +31,7 @@ class Ended:
     err: str
     seconds: float
     left: tuple[int, ...]
-    """Processes of its session that are still there a second later."""
+    """Processes of its session that were there longer than the patience with them, and have been ended."""
 
 
 class ForkServer:
@@ -46,7 +46,14 @@ class ForkServer:
         )  # fmt: skip
         self.number = 0
 
-    def run(self, target: str, *given: object, signals: tuple[tuple[float, int], ...] = (), when: Path | None = None):
+    def run(
+        self,
+        target: str,
+        *given: object,
+        signals: tuple[tuple[float, int], ...] = (),
+        when: Path | None = None,
+        patience: float = 6.0,
+    ) -> Ended:
         """Call `target` ("module:function") with JSON-able arguments in a child.
 
         Args:
@@ -54,12 +61,14 @@ class ForkServer:
             given: Its arguments.
             signals: Seconds and signal, in turn: each is sent so long after the one before.
             when: The clock of the first signal starts when this file is there.
+            patience: Seconds that the other processes of its session get to end after it.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.number += 1
         out, err = (self.folder / f"child{self.number}.{kind}" for kind in ("out", "err"))
-        job = {"target": target, "given": given, "out": str(out), "err": str(err), "signals": signals}
+        job = {"target": target, "given": given, "out": str(out), "err": str(err), "signals": signals,
+               "patience": patience}  # fmt: skip
         self.process.stdin.write(json.dumps(job | {"when": None if when is None else str(when)}) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
@@ -148,7 +157,7 @@ def serve(modules: list[str]) -> None:
             child(job)
         code = watch(pid, job)
         seconds = time.monotonic() - begun
-        patience = time.monotonic() + (job.get("patience") or 6.0)
+        patience = time.monotonic() + job["patience"]
         while (left := members(pid)) and time.monotonic() < patience:
             time.sleep(0.05)
         for orphan in left:

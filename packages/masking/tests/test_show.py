@@ -210,6 +210,7 @@ WRONG = [
     (["--image", "CUT"], "cannot be read: image file is truncated"),
     (["-o", "nowhere/masks.png"], "PictureError: nowhere/masks.png cannot be written"),
     (["-o", "masks.doc"], "PictureError: masks.doc: pictures are not written as '.doc'"),
+    (["-o", "masks.psd"], "PictureError: masks.psd: pictures are not written as '.psd'"),  # Pillow only reads it
 ]
 
 

@@ -107,23 +107,28 @@ def test_copies_stay_as_they_are_and_share_their_memory_with_the_next_ones():
     assert Run.__dataclass_fields__["saver"].default_factory is CheckpointSaver
 
 
-@pytest.mark.parametrize("version", ["2.11.0+cu130", "2.12.1"])
-def test_stagers_that_end_with_what_they_staged(monkeypatch, version):
-    """PyTorch 2.11 and 2.12 close what copies after each checkpoint."""
+def test_a_stager_is_asked_once_for_tensors_of_the_same_shapes(monkeypatch):
+    """That of PyTorch 2.11 and 2.12 ends with what it staged first."""
+    asked = []
 
     class StagesOnce(saving.DefaultStager):
         def stage(self, state_dict, **given):
+            asked.append(list(state_dict))
             staged = super().stage(state_dict, **given)
             self._state_dict_stager.close()
             return staged
 
     monkeypatch.setattr(saving, "DefaultStager", StagesOnce)
-    monkeypatch.setattr(torch, "__version__", "2.13.0")
     saver, values = CheckpointSaver(asynchronous=True), {"a": torch.arange(3.0)}
-    saver.copied(values)
-    with pytest.raises(KeyError):
-        saver.copied(values)
-    monkeypatch.setattr(torch, "__version__", version)
     for number in range(3):
         values["a"] += number
         assert torch.equal(saver.copied(values)["a"], values["a"])
+    assert asked == [["a"]]
+    for others in ({"a": torch.ones(1)}, {"a": torch.ones(1).double()}, {"b": torch.ones(1), "c": torch.zeros(())}):
+        copies = saver.copied(others)
+        assert copies.keys() == others.keys()
+        for name, value in others.items():
+            assert (copies[name].dtype, copies[name].tolist()) == (value.dtype, value.tolist())
+    assert asked == [["a"], ["a"], ["a"], ["b", "c"]]
+    with pytest.raises(KeyError):  # what would happen to one that is kept
+        saver._stager.stage({"a": torch.zeros(1)})

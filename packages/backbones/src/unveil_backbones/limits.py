@@ -1,4 +1,4 @@
-"""How much a file may ask for: pixels of an image, depth and characters of JSON. The standard library only.
+"""How much a file may ask for: pixels of an image, depth and characters of JSON and TOML. The standard library only.
 
 A few hundred bytes can announce an image of terabytes or lists within lists until Python gives up. What a file
 announces is looked at before anything is reserved for it.
@@ -7,12 +7,21 @@ announces is looked at before anything is reserved for it.
 import json
 import os
 import re
+import tomllib
 from collections.abc import Mapping
 from typing import Any, Final
 
 from unveil_backbones.errors import ConfigError, TooManyPixelsError
 
-__all__ = ["DEFAULT_MAX_PIXELS", "PIXELS_VARIABLE", "check_pixels", "max_image_pixels", "parse_json", "refusal"]
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "PIXELS_VARIABLE",
+    "check_pixels",
+    "max_image_pixels",
+    "parse_json",
+    "parse_toml",
+    "refusal",
+]
 
 PIXELS_VARIABLE: Final = "UNVEIL_MAX_IMAGE_PIXELS"
 """Environment variable with another limit, for whoever has larger images; processes that are started inherit it."""
@@ -80,6 +89,18 @@ def parse_json(text: str | bytes, *, keep_halves: bool = False) -> Any:
         return value if keep_halves or not _may_hold_halves(whole) else _without_halves(value)
     except RecursionError:
         raise ValueError("lists or objects are nested too deeply") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """What `tomllib.loads` gives, and a ValueError for everything that is not TOML, also for what is nested too deeply.
+
+    Raises:
+        ValueError: The text is no TOML, holds a number of thousands of digits, or lists within lists without end.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("lists or tables are nested too deeply") from None
 
 
 def _may_hold_halves(text: str) -> bool:

@@ -85,8 +85,8 @@ def fixed_rows(tokenizer: Tokenizer, remedy: str) -> tuple[int, int]:
     # Rows are padded past the length to such a multiple, and the library ends the process if memory does not suffice.
     if length > _MOST_PIECES or (multiple and length % multiple):
         raise TokenizerError(
-            f"the tokenizer makes rows of {length} pieces, padded to a multiple of {multiple}; at most {_MOST_PIECES} and "
-            f"a multiple that divides them are allowed; make it with {remedy}"
+            f"the tokenizer makes rows of {length} pieces, padded to a multiple of {multiple}; at most {_MOST_PIECES} "
+            f"and a multiple that divides them are allowed; make it with {remedy}"
         )
     return length, padding["pad_id"]
 

@@ -133,7 +133,7 @@ def read_history(path: Path) -> RunHistory:
 
 def _step_of(checkpoint: Path) -> int:
     digits = checkpoint.name.removeprefix("step_")
-    return int(digits) if digits.isdigit() and (checkpoint / "manifest.json").is_file() else -1
+    return int(digits) if digits.isdecimal() and (checkpoint / "manifest.json").is_file() else -1
 
 
 def _read_object(file: Path) -> Mapping[str, Any] | None:

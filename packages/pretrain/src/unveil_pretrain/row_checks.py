@@ -16,6 +16,8 @@ from unveil_pretrain.errors import OutputError
 __all__ = ["checked_row", "is_number", "whole_rows"]
 
 _LARGEST: Final = 2**63
+_LARGEST_REAL: Final = 1e100
+"""No loss of float32 comes near it, and the products and quotients that are made of such numbers have an end."""
 _WHOLE: Final = ("step", "samples_seen", "unique_samples", "tokens_seen", "num_images", "train_num_images", "num_masks")
 _REAL: Final = (
     "loss", "standard_error", "train_loss", "train_standard_error", "gap", "gap_standard_error", "epoch", "epochs",
@@ -73,11 +75,14 @@ def whole_rows(lines: Iterable[bytes], file: Path) -> tuple[list[dict[str, Any]]
 
 
 def is_number(value: object, *, whole: bool = False, finite: bool = True) -> bool:
-    """Whether a JSON value is a number that arithmetic can take; a whole one is not negative either."""
+    """Whether a JSON value is a number that arithmetic can take; a whole one is not negative either.
+
+    One of 1e100 is none, as the quotient of two such may have no end; NaN and the infinities are, unless `finite`.
+    """
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         return False
     if isinstance(value, float):
-        return math.isfinite(value) or not finite
+        return abs(value) < _LARGEST_REAL or not (finite or math.isfinite(value))
     return -_LARGEST < value < _LARGEST and (not whole or value >= 0)
 
 

@@ -4,7 +4,7 @@ A run may be working while its files are read: a row that is half-written counts
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ def status_of(path: Path, *, price_per_hour: float | None = None) -> dict[str, A
     """
     history = read_history(path)
     cost = read_cost(path, price_per_hour=price_per_hour, without_damaged=True)
-    metrics = history.metrics[-1] if history.metrics else {}
+    # A null of a column is no value of it, as a column that is not there.
+    metrics = {name: value for name, value in _last(history.metrics).items() if value is not None}
     rows = history.validations
     alarms = [row["alarm"] for row in rows if row.get("alarm")]
     last = history.last_checkpoint
@@ -115,6 +116,10 @@ def curves_csv(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _last(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return rows[-1] if rows else {}
+
+
 def _retries(history: RunHistory) -> dict[str, int]:
     """Reads that failed and were tried again, by cause, the most frequent first."""
     total: Counter[str] = Counter()
@@ -160,7 +165,7 @@ def _state(status: Mapping[str, Any]) -> str:
 
 def _validation(status: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     lowest, change = status["lowest"], status["change"]
-    masks = row.get("num_masks", 1)
+    masks = 1 if row.get("num_masks") is None else row["num_masks"]
     lines = [
         f"  validation  {row['loss']:.4f} ± {row['standard_error']:.2g} at step {row['step']:,} "
         f"({row['num_images']:,} images, {masks} mask{'s' if masks > 1 else ''} each); lowest {lowest['loss']:.4f} at "

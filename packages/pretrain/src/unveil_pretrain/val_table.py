@@ -4,8 +4,8 @@ A table has a row per split ("val" or "train"), view and image. It is written be
 belongs to, so that a line always has its table; both are cut back when a run continues. No torch here.
 """
 
+import io
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from unveil_backbones.limits import parse_json
 from unveil_backbones.manifest import Passport
 from unveil_backbones.panics import without_traces
 from unveil_backbones.parquet_pages import check_parquet
+from unveil_backbones.whole_files import write_whole
 
 from unveil_pretrain.errors import DataError, OutputError
 
@@ -113,12 +114,10 @@ def write_frame(file: Path, splits: Sequence[ViewTable]) -> None:
         for one in splits
         for view, values in one.views.items()
     ]
-    temporary = file.with_name(f".{file.name}.tmp")
+    encoded = io.BytesIO()
     try:
-        pl.concat(frames).sort(_SORTED).write_parquet(temporary, compression="zstd")
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(file)
+        pl.concat(frames).sort(_SORTED).write_parquet(encoded, compression="zstd")
+        write_whole(file, encoded.getvalue())
     except (OSError, pl.exceptions.PolarsError) as error:
         raise OutputError(f"cannot write {file} ({error}); free some space or give another place") from error
 

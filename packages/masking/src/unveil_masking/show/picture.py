@@ -1,5 +1,7 @@
 """Pictures in and out, and painting masks over them. Needs Pillow."""
 
+import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +74,33 @@ def contrast(picture: np.ndarray, grid: Grid) -> np.ndarray:
 def write_picture(picture: Image.Image, path: Path) -> None:
     """Write with the format of the file name's ending; PNG with a palette, which keeps it small.
 
+    An earlier picture stays until the new one is there whole.
+
     Raises:
         PictureError: the ending is not known, or the file cannot be written.
     """
+    known = {ending: format for ending, format in Image.registered_extensions().items() if format in Image.SAVE}
+    if path.suffix.lower() not in known:
+        names = ", ".join(sorted(known))
+        raise PictureError(f"{path}: pictures are not written as {path.suffix!r}. Allowed: {names}.")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        if path.suffix.lower() == ".png":
-            picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
-        else:
-            picture.save(path)
-    except ValueError:
-        known = ", ".join(sorted(Image.registered_extensions()))
-        raise PictureError(f"{path}: pictures are not written as {path.suffix!r}. Allowed: {known}.") from None
+        encoded = _encoded(picture, known[path.suffix.lower()])
+        try:
+            beside.write_bytes(encoded)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
-        raise PictureError(f"{path} cannot be written: {error}. Give a path in a folder that exists.") from None
+        raise PictureError(
+            f"{path} cannot be written: {error}. Give a path in a folder that exists and has free space."
+        ) from None
+
+
+def _encoded(picture: Image.Image, format: str) -> bytes:
+    stream = io.BytesIO()
+    if format == "PNG":
+        picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(stream, format, optimize=True)
+    else:
+        picture.save(stream, format)
+    return stream.getvalue()

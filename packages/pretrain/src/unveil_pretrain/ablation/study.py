@@ -19,6 +19,7 @@ from unveil_pretrain.data.opening import open_samples
 from unveil_pretrain.errors import OutputError, PretrainError, ResumeError
 from unveil_pretrain.flip_scores import View, score_pair
 from unveil_pretrain.planning.flops import sample_flops
+from unveil_pretrain.row_checks import is_number
 from unveil_pretrain.run import choose_device
 
 __all__ = ["Ablation", "Outcome", "relative_flops", "write_text"]
@@ -142,7 +143,10 @@ class Ablation:
         try:
             record = parse_json(file.read_text(encoding="utf-8"))
             difference = first_difference(json.loads(json.dumps(config_to_json(self.base))), record["config"])
-            seconds = record["seconds_per_step"]
+            seconds = dict(record["seconds_per_step"])
+            odd = next((name for name, value in seconds.items() if not is_number(value) or value <= 0), None)
+            if odd is not None:
+                raise ValueError(f"a step of {odd} takes {str(seconds[odd])[:40]} seconds")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ResumeError(f"{file} cannot be read ({error!r}); give a new --out") from error
         if difference is not None:

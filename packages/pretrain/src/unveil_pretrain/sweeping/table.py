@@ -6,6 +6,7 @@ minus the loss on training images under masks of the same kind.
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -211,7 +212,10 @@ def _objective(config: dict[str, object]) -> str | None:
 
 def _unique(epoch: float | None, cost: RunCost | None) -> int | None:
     """Training images, from the samples shown and the passes they are."""
-    return None if not epoch or cost is None else round(cost.samples / epoch)
+    if not epoch or cost is None:
+        return None
+    images = cost.samples / epoch
+    return round(images) if math.isfinite(images) else None
 
 
 def _alarm(points: Sequence[dict[str, object]]) -> str | None:
