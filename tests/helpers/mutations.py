@@ -175,8 +175,10 @@ def mutated_json(random: Random, tree: Any) -> bytes:
 
 
 def mutated_toml(random: Random, tree: Any) -> bytes:
-    """A TOML file made of a changed tree; one in four is damaged as lines or bytes besides."""
+    """A TOML file made of a changed tree; one in four is damaged as lines or bytes besides, one in forty is endless."""
     text, choice = as_toml(mutated_tree(random, tree)), random.randint(0, 39)
+    if choice == 0:
+        return random.choice((b"a = " + b"[" * 20_000, b"a = " + b"{a = " * 20_000, b"a = " + b"9" * 5000)) + b"\n"
     if choice < 6:
         return mutated_bytes(random, text.encode("utf-8", "surrogatepass"))
     return (mutated_lines(random, text) if choice < 11 else text).encode("utf-8", "surrogatepass")

@@ -1,0 +1,152 @@
+"""More of `test_found.py`: numbers without end, values of other types, names of no file, in runs, sweeps and gates."""
+
+import json
+import math
+import shutil
+
+import pytest
+from fuzzing import tree_of
+from unveil_backbones.limits import parse_toml
+from unveil_evalharness.errors import GateFileError, ResultsError, UsageError
+from unveil_evalharness.gate.baseline import read_baseline
+from unveil_evalharness.gate.policy import read_policy
+from unveil_evalharness.parsing import parse_options, with_config
+from unveil_evalharness.report.command import ReportOptions
+from unveil_evalharness.report.command import main as report
+from unveil_evalharness.results import read_rows
+from unveil_pretrain.errors import OutputError
+from unveil_pretrain.row_checks import is_number
+from unveil_pretrain.status import status_of, words_of
+from unveil_pretrain.sweeping.folder import SweepFolder
+from unveil_pretrain.sweeping.table import read_rows as rows_of_sweep
+from unveil_pretrain.sweeping.table import table
+
+
+@pytest.fixture
+def run(place):
+    shutil.copytree(place.good / "image" / "run", place.scratch / "run")
+    return place.scratch / "run"
+
+
+def changed(file, number, **values):
+    """Change columns of one row of a .jsonl file."""
+    rows = tree_of(file)
+    rows[number] |= values
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize(("value", "fits"), [(1e308, False), (-1e308, False), (1e99, True), (2**63, False), (0, True)])
+def test_a_number_whose_quotients_have_no_end_is_none(value, fits):
+    assert is_number(value) is fits
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_column_may_have_no_finite_value_where_that_is_said(value):
+    assert is_number(value, finite=False)
+    assert not is_number(value)
+
+
+def test_seconds_that_would_leave_the_time_left_without_end(run):
+    changed(run / "metrics.jsonl", 1, seconds=1e308)
+    words = "\n".join(words_of(status_of(run)))
+    assert "1 line of its logs left out" in words
+    assert "line 2 has seconds 1e+308, which is no number" in words
+
+
+@pytest.mark.parametrize("column", ["epoch", "samples_seen", "loss", "lr"])
+def test_a_null_of_the_last_step(run, column):
+    changed(run / "metrics.jsonl", -1, **{column: None})
+    assert any("epochs over the data" in line for line in words_of(status_of(run)))
+
+
+def test_a_null_number_of_masks(run):
+    changed(run / "val.jsonl", -1, num_masks=None)
+    assert any("1 mask each" in line for line in words_of(status_of(run)))
+
+
+def test_a_line_that_is_a_list(run):
+    with (run / "val.jsonl").open("a") as stream:
+        stream.write('["?"]\n')
+    with pytest.raises(OutputError, match=r"val\.jsonl, line 3 is no JSON object; remove the line"):
+        status_of(run)
+
+
+def test_a_folder_named_by_no_digit_is_no_checkpoint(run):
+    """`str.isdigit` takes a superscript for a digit, and `int` does not."""
+    (run / "checkpoints" / "step_²").mkdir()
+    assert status_of(run)["last_checkpoint"].endswith("step_00000004")
+
+
+def test_an_epoch_so_small_that_the_images_have_no_end(place):
+    folder = place.scratch / "sweep"
+    shutil.copytree(place.good / "sweep", folder)
+    changed(folder / "cells" / "done" / "metrics.jsonl", -1, epoch=5e-324)
+    sweep = SweepFolder(folder)
+    rows = rows_of_sweep(sweep, sweep.states())
+    assert next(row for row in rows if row.cell == "done").unique_samples is None
+    assert "done" in table(rows)
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 20_000, "a = " + "{a = " * 20_000, "a = " + "9" * 5000])
+def test_toml_without_end(text, tmp_path):
+    with pytest.raises(ValueError, match=r"nested too deeply|Exceeds the limit"):
+        parse_toml(text)
+    file = tmp_path / "file.toml"
+    file.write_text(text)
+    for read in (read_baseline, read_policy):
+        with pytest.raises(GateFileError, match="is not TOML"):
+            read(file)
+    with pytest.raises(UsageError, match="is not TOML"):
+        with_config([f"--config={file}"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("seeds = [0]", "seeds = [[0]]", r"seed is '\[0\]', no whole number"),
+        ("seeds = [0]", "seeds = [0, 1]", "has 1 values, and not as many seeds"),
+        ('"ad05ebe3426a" = "', '"ad05ebe3426a" = [1]\n"other" = "', r"checkpoints is '\[1\]', no text"),
+        ('suite = "quick"', "suite = false", "suite is 'False', no text"),
+        ("task_version = 1", "task_version = true", "task_version is 'True', no whole number"),
+        ("main = false", "main = 0", "main is '0', no true or false"),
+        ("n = 192", f"n = {'9' * 400}", "n is '9999"),
+        ("values = [0.2708333333333333]", "values = [nan]", "'nan' is no number of a measurement"),
+        ("values = [0.2708333333333333]", "values = [1e308]", r"'1e\+308' is no number of a measurement"),
+        ("values = [0.2708333333333333]", "values = []", "has 0 values"),
+        ('hardware = "', 'hardware = 1\nother = "', "hardware is '1', no text"),
+        ('reason = "', 'reason = []\nother = "', r"reason is '\[\]', no text"),
+    ],
+)
+def test_a_baseline_whose_values_are_of_another_type(root, tmp_path, before, after, said):
+    text = (root / "tests" / "gate" / "baseline.toml").read_text()
+    assert before in text
+    file = tmp_path / "baseline.toml"
+    file.write_text(text.replace(before, after, 1))
+    with pytest.raises(GateFileError, match=f"is damaged: .*{said}.*restore it from version control"):
+        read_baseline(file)
+
+
+def test_a_ratio_of_a_baseline_without_end(root, tmp_path):
+    file = tmp_path / "baseline.toml"
+    text = (root / "tests" / "gate" / "baseline.toml").read_text()
+    file.write_text(f'{text}\n[speed."step / timm"]\nmedian = {"9" * 400}\nlow = 1.0\nhigh = {"9" * 401}\n')
+    with pytest.raises(GateFileError, match="is no number of a measurement"):
+        read_baseline(file)
+
+
+@pytest.mark.parametrize("column", ["value", "baseline", "standard_error", "seconds"])
+def test_a_result_whose_square_has_no_end(place, column):
+    file = place.scratch / "results.jsonl"
+    shutil.copy(place.good / "eval" / "results" / "results.jsonl", file)
+    changed(file, 0, **{column: 1e308})
+    with pytest.raises(ResultsError, match=rf"field {column} is 1e\+308, no number that the harness writes"):
+        read_rows(file)
+
+
+@pytest.mark.parametrize("name", ["\0", "a\0b", "\ud83d", "a" * 3000, "../.."])
+def test_a_gallery_that_no_folder_is_called(place, name):
+    folder = place.scratch / "results"
+    shutil.copytree(place.good / "eval" / "results", folder)
+    changed(folder / "results.jsonl", 0, gallery=name, tables={"extra": name}, samples=name)
+    options = parse_options(ReportOptions, "report", [str(folder), "--output", str(place.scratch / "out")])
+    assert report(options) == 0
