@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks._lines import Line, cpu_lines, gpu_lines
+from benchmarks._lines import MOST_SECONDS, Line, cpu_lines, gpu_lines
 from benchmarks._photographs import write_photographs
 from benchmarks._table import Row, rows_of, write_table
 
@@ -47,9 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         environment = dict(os.environ) if lanes == 1 else _shared_compilers(lanes)
 
         def run(line: Line, file: Path) -> list[Row]:
-            # Lines beside each other share what time there is.
-            left = line.limit - (0.0 if lanes == 1 else time.monotonic() - start)
-            return measure(replace(line, limit=max(left, 0.0)), file, chosen.rounds, turn, environment)
+            left = max(0.0, MOST_SECONDS[chosen.device] - (time.monotonic() - start))
+            return measure(replace(line, limit=min(line.limit, left)), file, chosen.rounds, turn, environment)
 
         with ThreadPoolExecutor(lanes) as pool:
             found = pool.map(run, lines, files)

@@ -1,6 +1,6 @@
 """A whole CLIP step (both towers, the loss) with our pair and open_clip's model: the same weights, the same patches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,7 +19,7 @@ from unveil_pretrain.contrastive import info_nce
 from benchmarks._compare import Absent, Candidate, Comparison
 from benchmarks._steps import Work, candidate, difference, drawn, noise_that_keeps, scramble
 
-__all__ = ["Captions", "OurStep", "ideal_ratio", "own_rows", "peer_rows", "step_flops"]
+__all__ = ["RATIOS", "Captions", "OurStep", "ideal_ratio", "own_rows", "peer_rows", "step_flops"]
 
 RATIOS = (0.0, 0.5, 0.75)
 _BARS = {0.0: 1.3, 0.5: 1.3, 0.75: 1.55}
@@ -79,9 +79,9 @@ class _TheirStep(nn.Module):
         return self.loss(vectors, texts, scale)
 
 
-def peer_rows(work: Work) -> Iterator[Comparison]:
+def peer_rows(work: Work, ratios: Sequence[float] = RATIOS) -> Iterator[Comparison]:
     """Yield the whole step at each ratio against open_clip."""
-    for ratio in RATIOS:
+    for ratio in ratios:
         yield _peer_row(work, ratio)
 
 

@@ -1,6 +1,6 @@
 """The image step of FLIP on a ViT-B/16 at several ratios, against patch dropout of timm and open_clip."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -22,9 +22,9 @@ _TOLERANCE = 1e-4
 _BARS = {"cpu": 1.3, "cuda": 1.2}
 
 
-def flip_rows(work: Work) -> Iterator[Comparison]:
+def flip_rows(work: Work, ratios: Sequence[float] = RATIOS) -> Iterator[Comparison]:
     """Yield the step at each ratio against timm and against open_clip, each with the shape of the peer's model."""
-    for ratio in RATIOS:
+    for ratio in ratios:
         yield _row(work, ratio, _timm_shape(work), "timm")
         yield _row(work, ratio, _clip_shape(work), "open_clip")
 

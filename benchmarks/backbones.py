@@ -81,9 +81,9 @@ def _rows(work: Work, chosen: argparse.Namespace, run: _Run) -> None:
         for comparison in simmim_rows(work, chosen.swin):
             run(comparison)
     if "flip" in chosen.only:
-        for comparison in flip_rows(work):
+        for comparison in flip_rows(work, chosen.ratios):
             run(comparison)
-        for ratio in RATIOS:
+        for ratio in chosen.ratios:
             outcome = run(own_speedup_row(work, ratio))
             spread = outcome.ratios[0].cpu if work.device.headline == "cpu" else outcome.ratios[0].wall
             run.report.note(ideal_title(work, ratio, spread.median))
@@ -117,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--compile-mode", default="default", help="mode of torch.compile")
     parser.add_argument(
         "--attention", choices=("usual", "folded", "triton"), default="usual", help="of our SwinV2 on a GPU"
+    )
+    parser.add_argument(
+        "--ratios", type=float, nargs="+", choices=RATIOS, default=RATIOS, help="dropped, of FLIP's rows"
     )
     parser.add_argument("--peak-tflops", type=float, default=None, help="for the utilisation, instead of measuring it")
     parser.add_argument("--mae", type=Path, default=None, metavar="PATH", help="clone of the MAE reference")

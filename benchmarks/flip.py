@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from unveil_backbones import ensure_torchvision
 from unveil_pretrain.contrastive import info_nce
 
-from benchmarks._clip import ideal_ratio, own_rows, peer_rows
+from benchmarks._clip import RATIOS, ideal_ratio, own_rows, peer_rows
 from benchmarks._compare import Absent, Candidate, Comparison, UnequalOutputsError, compare, turn
 from benchmarks._device import matmul_peak, open_device
 from benchmarks._flip_memory import peak_of
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         if "step" in chosen.only:
-            for comparison in peer_rows(work):
+            for comparison in peer_rows(work, chosen.ratios):
                 report.add(compare(comparison, settings, device.clock))
                 forget(work)
         if "loss" in chosen.only:
@@ -142,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=_ROWS, default=list(_ROWS), help="rows to run")
     parser.add_argument("--batch", type=int, default=None, help="pairs per step (4 on a CPU, 128 on a GPU)")
     parser.add_argument("--global-batch", type=int, default=8192, help="pairs of the loss")
+    parser.add_argument("--ratios", type=float, nargs="+", choices=RATIOS, default=RATIOS, help="dropped, of row step")
     parser.add_argument("--dtype", choices=("bf16", "fp32"), default=None, help="fp32 on a CPU unless given")
     parser.add_argument("--compile", choices=("none", "blocks", "whole"), default="none", help="torch.compile, both")
     parser.add_argument("--quick", action="store_true", help="tiny models: shows that it runs, measures nothing")
