@@ -11,6 +11,7 @@ from unveil_backbones import load, verify
 from unveil_backbones.errors import ShardedCheckpointError
 from unveil_pretrain.cli import main
 from unveil_pretrain.config import config_to_json
+from unveil_pretrain.tensor_parts import StoredTensors
 
 RUN = """
 import json, sys
@@ -96,6 +97,10 @@ def test_shards_of_two_processes_continue_on_any_number(train, tmp_path, capsys)
     for name in ("encoder.safetensors", "heads.safetensors"):
         same_bits(tmp_path / "exported" / name, step(contract, 2) / name)
         same_bits(step(whole, 4) / name, step(contract, 4) / name)
+    for number in (2, 4):  # the second was copied into the memory of the first
+        one, two = (StoredTensors(step(run, number) / "train_state").read() for run in (whole, contract))
+        assert one.keys() == two.keys()
+        assert [name for name in one if not torch.equal(one[name], two[name])] == []
 
 
 @pytest.mark.slow
