@@ -1,5 +1,6 @@
 """The checkpoint contract: bit-exact round trips, and a named refusal for everything that is not what it claims."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from unveil_backbones import EncoderSpec, create, load, load_pair, read_manifest, save, train_state
+from unveil_backbones import EncoderSpec, _files, create, load, load_pair, read_manifest, save, train_state
 from unveil_backbones._files import file_sha256
 from unveil_backbones.errors import (
     BackboneError,
@@ -124,6 +125,18 @@ def test_a_device_without_space_leaves_earlier_checkpoints_and_no_residue(saved,
 
     with pytest.raises(CheckpointWriteError, match=r"could not be written .*No space left.*free space or choose"):
         save(saved.parent / "step_00000300", encoder=encoder, manifest=manifest_for(encoder), extra=fill_the_disk)
+    assert_untouched(saved)
+
+
+def test_a_folder_that_cannot_be_flushed_behind_the_rename_leaves_no_residue(saved, manifest_for, monkeypatch):
+    def flush(path: Path) -> None:
+        if path == saved.parent:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    encoder = create("vit_tiny")
+    monkeypatch.setattr(_files, "_flush", flush)
+    with pytest.raises(CheckpointWriteError, match="could not be written"):
+        save(saved.parent / "step_00000300", encoder=encoder, manifest=manifest_for(encoder))
     assert_untouched(saved)
 
 

@@ -46,7 +46,11 @@ def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
         fill(temporary)
         _flush_tree(temporary)
         temporary.rename(path)
-        _flush(path.parent)
+        try:
+            _flush(path.parent)
+        except OSError:
+            path.rename(temporary)  # the same command would find it, and refuse to write over it
+            raise
     except OSError as error:
         raise _refused(path, error) from error
     finally:
