@@ -42,6 +42,19 @@ def test_commands_of_pretrain(pretrain_server, pretrain_words, shards, eval_data
     assert pretrain_server.run("fault_children:pretrain", words, {}).code == 0
 
 
+def test_an_ablation(pretrain_server, shards, tmp_path):
+    """Its cells are runs with locks of their own; but none of them has failed, and no step is to be timed now."""
+    out = tmp_path / "out"
+    words = ["flip-ablation", "tiny_flip", "--out", str(out), "--train-data", shards[0], "--val-data", shards[1]]
+    with held(out / ".lock"):
+        ended = pretrain_server.run("fault_children:pretrain", words, {})
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == (
+        f"pretrain: error: another `pretrain flip-ablation` is running in {out}; wait for it, or give another --out\n"
+    )
+    assert [path.name for path in out.iterdir()] == [".lock"]
+
+
 @pytest.mark.parametrize("command", ["report", "gate init", "gate promote"])
 def test_commands_of_evalharness(harness_server, results, tmp_path, command):
     base = tmp_path / "base.toml"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tyro
 from unveil_backbones.redaction import redact_record
+from unveil_backbones.whole_files import alone
 
 from unveil_pretrain.ablation.cells import Cell, Shape, Variant, cells_of, parse_shape
 from unveil_pretrain.ablation.plan import Places, config_of, steps_of
@@ -16,6 +17,7 @@ from unveil_pretrain.ablation.tables import to_json, to_markdown, to_text
 from unveil_pretrain.commands.parsing import parse
 from unveil_pretrain.commands.training import recipe_named
 from unveil_pretrain.config import FlipConfig
+from unveil_pretrain.errors import OutputError
 from unveil_pretrain.flip_scores import VIEWS, View
 from unveil_pretrain.recipes import FLIP_RECIPES
 from unveil_pretrain.run import DeviceName
@@ -92,8 +94,13 @@ def run(given: Sequence[str]) -> int:
             log=lambda line: print(line, file=sys.stderr, flush=True),
         ),
     )
-    outcome = ablation.run()
-    return _show(outcome, options.out)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with alone(options.out / ".lock") as mine:
+        if not mine:  # its cells would be said to have failed, and steps timed while the other one computes
+            raise OutputError(
+                f"another `pretrain flip-ablation` is running in {options.out}; wait for it, or give another --out"
+            )
+        return _show(ablation.run(), options.out)
 
 
 def _show(outcome: Outcome, out: Path) -> int:
