@@ -13,6 +13,7 @@ import pytest
 from harness_folders import harness_differences, harness_unreadable
 from numpy.random import Generator, Philox
 from run_folders import differences, unreadable
+from unveil_evalharness.tasks.val_loss.model import ScoreError
 
 SEED = int(os.environ.get("UNVEIL_FAULT_SEED", "0"))
 REFUSALS = (errno.ENOSPC, errno.EROFS)
@@ -130,8 +131,9 @@ def test_a_task_that_trains_is_refused_at_twelve_operations(trained):
         OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
         OSError(errno.EROFS, os.strerror(errno.EROFS)),
         RuntimeError("I/O error: No space left on device (os error 28)"),
+        ScoreError("pretrain score ended with code 2: cannot write /x/score.json (No space left on device); free it"),
     ],
-    ids=["full", "read-only", "in_words"],
+    ids=["full", "read-only", "in_words", "of_another_process"],
 )
 def test_a_task_that_cannot_write_is_no_failed_task(subjects, tmp_path, error):
     """Whatever a task writes by itself: the run stops, since no row could be written about it either."""

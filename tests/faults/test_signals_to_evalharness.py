@@ -2,9 +2,12 @@
 
 import json
 import signal
+import sys
+import time
 
 import pytest
 from harness_folders import harness_differences, harness_unreadable
+from unveil_evalharness.interrupts import orderly_termination, signal_of
 from unveil_evalharness.results import read_rows
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -33,6 +36,35 @@ def test_a_run_stops_records_it_and_goes_on(harness_server, harness_words, resul
     out = tmp_path / "out"
     (log,) = (results / "logs").iterdir()
     interrupted(harness_server, harness_words("knn", out), out, results, number, out / "logs" / log.name)
+
+
+class Dropping:
+    """Does something where Python prints and drops exceptions: in a destructor, as in a module's hook at a fork."""
+
+    def __init__(self, act):
+        self.act = act
+
+    def __del__(self):
+        self.act()
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_that_arrives_where_python_drops_exceptions_is_not_lost(number):
+    def wait():
+        Dropping(lambda: signal.raise_signal(number))
+        time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt) as caught, orderly_termination():
+        wait()
+    assert signal_of(caught.value) == number
+
+
+def test_other_exceptions_that_python_drops_are_printed_as_before(monkeypatch):
+    dropped = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: dropped.append(found.exc_type))
+    with orderly_termination():
+        Dropping(lambda: 1 / 0)
+    assert dropped == [ZeroDivisionError]
 
 
 @pytest.mark.mm

@@ -122,7 +122,7 @@ def leave_orphans() -> None:
     """Have the process of `val_loss` outlive this one, as on systems other than Linux."""
     from unveil_evalharness.tasks.val_loss import model
 
-    model._ending_with_this_process = lambda: None
+    model.bound = list
 
 
 def lose_reader(descriptors: list[int], mark: str) -> None:

@@ -3,9 +3,12 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+
+_SOON = 0.1  # seconds: whatever Python was in when it dropped an exception is over by then
 
 __all__ = ["Terminated", "exit_code", "orderly_termination", "signal_of"]
 
@@ -30,6 +33,7 @@ def orderly_termination() -> Iterator[None]:
 
     Raises:
         Terminated: the signal arrived.
+        KeyboardInterrupt: SIGINT arrived; Python's own.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -46,6 +50,33 @@ def orderly_termination() -> Iterator[None]:
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        yield
+        with _sending_again_what_is_dropped():
+            yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _sending_again_what_is_dropped() -> Iterator[None]:
+    """Python prints and drops an exception of a destructor, or of a module's hook at a fork; that of a signal as well.
+
+    A fork of a large process takes long enough for a signal to arrive in it: it would be lost.
+    """
+    before, timers = sys.unraisablehook, list[threading.Timer]()
+
+    def look(dropped: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            before(dropped)
+            return
+        timer = threading.Timer(_SOON, os.kill, (os.getpid(), signal_of(dropped.exc_value)))
+        timer.daemon = True
+        timers.append(timer)
+        timer.start()
+
+    sys.unraisablehook = look
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        for timer in timers:
+            timer.cancel()

@@ -1,8 +1,5 @@
 """`pretrain score` in a process of its own: the harness knows its command line and its files, and no module of it."""
 
-import ctypes
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unveil_backbones.limits import parse_json
 
 from unveil_evalharness.errors import HarnessError
+from unveil_evalharness.executing.bound import bound
 from unveil_evalharness.tasks.val_loss.config import ValLossProtocol
 
 if TYPE_CHECKING:
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["ScoreError", "Scored", "score"]
 
 _LAST_LINES = 3
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ScoreError(HarnessError):
@@ -52,7 +49,7 @@ def score(
 ) -> Scored:
     """Measures the loss of a checkpoint.
 
-    The process ends when this one ends, however it ends.
+    The process ends when this one does, however it ends.
 
     Args:
         checkpoint: its folder.
@@ -86,11 +83,7 @@ def score(
     ]
     log(f"pretrain score {' '.join(words)}")
     done = subprocess.run(
-        [sys.executable, "-m", "unveil_pretrain", "score", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=_ending_with_this_process(),
+        bound([sys.executable, "-m", "unveil_pretrain", "score", *words]), capture_output=True, text=True, check=False
     )
     for line in done.stdout.splitlines():
         log(line)
@@ -98,23 +91,3 @@ def score(
         said = " ".join(done.stderr.split("\n")[-1 - _LAST_LINES :]).strip()
         raise ScoreError(f"pretrain score ended with code {done.returncode}: {said or 'it said nothing'}")
     return Scored(summary=parse_json(summary.read_text(encoding="utf-8")), table=polars.read_parquet(table))
-
-
-def _ending_with_this_process() -> Callable[[], None] | None:
-    """What a new process does between fork and exec, so that it is killed when this one ends; on Linux only.
-
-    The losses of a harness that was killed are of use to nobody: the same command scores again, from the start. The
-    kernel does it even at SIGKILL, and `pretrain score` needs no flag and no pipe to watch. Elsewhere the process works
-    on to its end, in a folder of its own. SIGKILL, as nothing that it could save on the way out would be read.
-    """
-    if sys.platform != "linux":
-        return None
-    # Looked up here: behind a fork there may be locks that a thread held, and nobody to open them.
-    process_control, own = ctypes.CDLL(None).prctl, os.getpid()
-
-    def end_with_parent() -> None:
-        process_control(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != own:  # it ended before the line above
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return end_with_parent
