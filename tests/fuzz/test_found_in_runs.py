@@ -1,20 +1,39 @@
 """More of `test_found.py`: numbers without end, values of other types, names of no file, in runs, sweeps and gates."""
 
+import contextlib
+import dataclasses
+import hashlib
 import json
 import math
 import shutil
+from random import Random
 
+import numpy as np
 import pytest
+import torch
 from fuzzing import tree_of
+from mutations import mutated_bytes
 from unveil_backbones.limits import parse_toml
 from unveil_evalharness.errors import GateFileError, ResultsError, UsageError
+from unveil_evalharness.errors import OutputError as HarnessOutputError
+from unveil_evalharness.executing.dispatch import _noted
 from unveil_evalharness.gate.baseline import read_baseline
 from unveil_evalharness.gate.policy import read_policy
 from unveil_evalharness.parsing import parse_options, with_config
+from unveil_evalharness.plan_table import _interrupted
 from unveil_evalharness.report.command import ReportOptions
 from unveil_evalharness.report.command import main as report
 from unveil_evalharness.results import read_rows
-from unveil_pretrain.errors import OutputError
+from unveil_evalharness.verify.contents import check_files
+from unveil_evalharness.verify.provenance import check_checkpoints
+from unveil_pretrain.ablation.cells import Cell, Shape
+from unveil_pretrain.ablation.plan import Places, seconds_of_steps
+from unveil_pretrain.ablation.results import read_scores
+from unveil_pretrain.ablation.study import Ablation
+from unveil_pretrain.config import config_to_json
+from unveil_pretrain.errors import OutputError, ResumeError
+from unveil_pretrain.recipes import FLIP_RECIPES
+from unveil_pretrain.replay import replay
 from unveil_pretrain.row_checks import is_number
 from unveil_pretrain.status import status_of, words_of
 from unveil_pretrain.sweeping.folder import SweepFolder
@@ -150,3 +169,87 @@ def test_a_gallery_that_no_folder_is_called(place, name):
     changed(folder / "results.jsonl", 0, gallery=name, tables={"extra": name}, samples=name)
     options = parse_options(ReportOptions, "report", [str(folder), "--output", str(place.scratch / "out")])
     assert report(options) == 0
+
+
+@pytest.mark.parametrize("name", ["a" * 3000, "é" * 300, "a\0b"])
+def test_a_checkpoint_of_a_row_that_no_folder_is_called(place, name):
+    row = read_rows(place.good / "eval" / "results" / "results.jsonl")[0]
+    findings = list(check_checkpoints(place.scratch, [dataclasses.replace(row, checkpoint=name)]))
+    assert "is not here any more" in findings[-1].detail
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("[1]", "no hashes by file"), ("{", "not JSON"), ('{"a": 1}', "no hashes")]
+)
+def test_hashes_that_were_written_anew(place, content, said):
+    name = f"hashes/{hashlib.sha256(content.encode()).hexdigest()[:16]}.json"
+    (place.scratch / "hashes").mkdir()
+    (place.scratch / name).write_text(content)
+    row = read_rows(place.good / "eval" / "results" / "results.jsonl")[0]
+    (finding,) = check_files(place.scratch, [dataclasses.replace(row, files=name)])
+    assert finding.state == "problem"
+    assert said in finding.detail
+
+
+@pytest.mark.parametrize("failure", [{}, [], {"step": None}, {"step": 1, "last_checkpoint": 3, "weights": None}])
+def test_a_failure_that_names_no_step_or_checkpoint(run, failure):
+    (run / "failure.json").write_text(json.dumps(failure))
+    with pytest.raises(ResumeError, match=r"failure\.json cannot be read .*run the command of the run again"):
+        replay(run, device=torch.device("cpu"))
+
+
+def test_a_run_that_names_no_data(run):
+    record = tree_of(run / "run.json")
+    (run / "run.json").write_text(json.dumps({**record, "train_data": None}))
+    (run / "failure.json").write_text('{"step": 1, "last_checkpoint": null, "weights": null}')
+    with pytest.raises(ResumeError, match=r"run\.json does not say what data the run is of"):
+        replay(run, device=torch.device("cpu"))
+
+
+def test_scores_of_an_ablation_are_read_whole_or_refused(tmp_path):
+    cell = Cell(shape=Shape(0.5, 2), budget="samples")
+    about = {"checkpoint": "c", "data_hash": "d", "seconds": 1.5, "samples": 8, "steps": 2}
+    file, ask = tmp_path / f"{cell.name}.npz", {"checkpoint_sha256": "c", "data_hash": "d"}
+    np.savez(file, about=np.array(json.dumps(about)), **{"full/mean_recall": np.array([0.5, 1.0])})
+    found = read_scores(tmp_path, cell, **ask)
+    assert found is not None
+    assert found.values["full/mean_recall"].tolist() == [0.5, 1.0]
+    whole = file.read_bytes()
+    for seed in range(500):
+        file.write_bytes(mutated_bytes(Random(seed), whole))
+        with contextlib.suppress(ResumeError):
+            read_scores(tmp_path, cell, **ask)
+    for changed_about in ({**about, "steps": None}, {**about, "seconds": "1"}, [], None):
+        np.savez(file, about=np.array(json.dumps(changed_about)), **{"full/mean_recall": np.array([0.5, 1.0])})
+        with pytest.raises(ResumeError, match="remove it, and the cell is scored again"):
+            read_scores(tmp_path, cell, **ask)
+
+
+@pytest.mark.parametrize("seconds", [[1], None, 0.0, "x", 1e308])
+def test_an_ablation_whose_steps_take_no_time(tmp_path, seconds):
+    base = FLIP_RECIPES["tiny_flip"]()
+    (tmp_path / "ablation.json").write_text(
+        json.dumps({"config": config_to_json(base), "seconds_per_step": {"0.5x2": seconds}})
+    )
+    places = Places(train_data="", val_data="", out=tmp_path, num_workers=0, device="cpu", log=print)
+    study = Ablation(base=base, cells=(), places=places, views=(), calibration_steps=1, calibration_rounds=1)
+    with pytest.raises(ResumeError, match=r"ablation\.json cannot be read"):
+        study._record()
+
+
+def test_steps_without_their_seconds(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "seconds": 1.0}\n{"step": 2}\n')
+    with pytest.raises(ResumeError, match="has 1 steps"):
+        seconds_of_steps(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "seconds": 1.0}\n[]\n')
+    with pytest.raises(OutputError, match="line 2 is no JSON object"):
+        seconds_of_steps(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "\xff"])
+def test_a_note_of_a_job_that_names_none(tmp_path, content):
+    file = tmp_path / "job.json"
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(HarnessOutputError, match="does not say which job it is of"):
+        _noted(file)
+    assert "starts over" in _interrupted(file)

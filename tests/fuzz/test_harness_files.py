@@ -110,6 +110,24 @@ def hashes(place: Place) -> Parser:
     return file_parser(file, lambda random: mutated_json(random, tree), lambda: list(check_files(folder, rows)))
 
 
+def rows_through_verify(place: Place) -> Parser:
+    """Names of files, hashes and protocols in rows, as `evalharness verify` looks for them."""
+    from unveil_evalharness.tasks import load_task
+    from unveil_evalharness.verify.contents import check_files, check_metrics
+    from unveil_evalharness.verify.provenance import check_checkpoints, check_protocols
+
+    folder, _, _ = _output_folder(place, "hashes/*.json")
+    file = folder / "results.jsonl"
+    rows = [{**row, "checkpoint": str(place.scratch / "gone")} for row in tree_of(file)[:3]]
+
+    def read():
+        found = latest(read_rows(file))
+        checks = (check_checkpoints(folder, found), check_protocols(folder, found, load_task))
+        return [list(check) for check in (*checks, check_files(folder, found), check_metrics(folder, found))]
+
+    return file_parser(file, lambda random: _lines(random, rows), read, num_fast=40)
+
+
 def _output_folder(place: Place, pattern: str) -> tuple[Path, Path, list[ResultRow]]:
     folder = place.scratch / "results"
     shutil.copytree(place.good / "eval" / "results", folder)
@@ -270,8 +288,9 @@ PARSERS = {
     function.__name__: function
     for function in (
         result_rows, results_through_correlate, large_results_through_correlate, manifest_copies, protocols,
-        hashes, samples, table_of_a_user, parquet_of_a_user, json_lines_of_a_user, summary_of_a_sweep, policy,
-        baseline, ratios, settings_file, model_arguments, references, names_of_tasks, rows_in_a_report,
+        hashes, rows_through_verify, samples, table_of_a_user, parquet_of_a_user, json_lines_of_a_user,
+        summary_of_a_sweep, policy, baseline, ratios, settings_file, model_arguments, references, names_of_tasks,
+        rows_in_a_report,
     )
 }  # fmt: skip
 

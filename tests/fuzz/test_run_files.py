@@ -17,6 +17,7 @@ from unveil_pretrain.planning.plans import read_plan
 from unveil_pretrain.planning.speed import measure
 from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
 from unveil_pretrain.record import RunFolder
+from unveil_pretrain.replay import _failure
 from unveil_pretrain.status import curves_csv, status_of, words_of
 from unveil_pretrain.stored_config import config_from_json, config_of_run
 from unveil_pretrain.sweeping.folder import SweepFolder
@@ -77,11 +78,15 @@ def status_of_costs(place: Place) -> Parser:
 
 def failure(place: Place) -> Parser:
     run = _run_without_tables(place)
-    tree = {"step": 3, "what": "the loss is not finite", "sample_ids": [1, 2], "losses": [None, 1.0]}
-    return file_parser(
-        run / "failure.json", lambda random: mutated_json(random, tree), lambda: (read_history(run), status_of(run)),
-        num_fast=20,
-    )  # fmt: skip
+    tree = {"step": 3, "what": "the loss is not finite", "sample_ids": [1, 2], "losses": [None, 1.0],
+            "last_checkpoint": "step_00000002", "weights": None}  # fmt: skip
+
+    def read():
+        read_history(run)
+        words_of(status_of(run))
+        return _failure(run)
+
+    return file_parser(run / "failure.json", lambda random: mutated_json(random, tree), read, num_fast=20)
 
 
 def record_of_a_run(place: Place) -> Parser:

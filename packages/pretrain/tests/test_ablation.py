@@ -107,9 +107,10 @@ def test_operations_of_cells_do_not_depend_on_the_batch():
 
 
 def test_seconds_of_a_step_leave_the_first_out(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps({"seconds": s}) + "\n" for s in (5.0, 6.0, 8.0)))
+    rows = [{"step": step, "seconds": seconds} for step, seconds in ((1, 5.0), (2, 6.0), (3, 8.0))]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert seconds_of_steps(tmp_path) == [1.0, 2.0]
-    (tmp_path / "metrics.jsonl").write_text('{"seconds": 5.0}\n')
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "seconds": 5.0}\n')
     with pytest.raises(ResumeError, match="has 1 steps"):
         seconds_of_steps(tmp_path)
 

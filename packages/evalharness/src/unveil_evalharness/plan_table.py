@@ -1,6 +1,7 @@
 """``evalharness run --dry-run``: every cell and how far it is; nothing is evaluated or written."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from unveil_backbones.limits import parse_json
@@ -64,6 +65,13 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
 
 
+def _interrupted(pointer: Path) -> str:
+    try:
+        return f"interrupted, goes on after pass {parse_json(pointer.read_text(encoding='utf-8'))['iteration']}"
+    except (OSError, ValueError, KeyError, TypeError):  # `read_interim` refuses such a file as well, and says so
+        return f"interrupted, starts over: {pointer} is damaged"
+
+
 def _data_hash(cell: Cell, options: RunOptions) -> str:
     try:
         return cell.task.data_hash(options.data_root)
@@ -82,7 +90,7 @@ def _state(cell: Cell, rows: Sequence[ResultRow], data_hash: str, options: RunOp
     work = options.output_path / "work" / cell.stem(data_hash)
     pointer = work / "interim.json"
     if pointer.is_file():
-        return f"interrupted, goes on after pass {parse_json(pointer.read_text(encoding='utf-8'))['iteration']}"
+        return _interrupted(pointer)
     failed = [row for row in rows_of(cell, rows, data_hash) if row.status == "failed"]
     if failed:
         return f"failed before: {failed[-1].error}"

@@ -18,6 +18,7 @@ from unveil_backbones.redaction import HIDDEN
 from unveil_pretrain.data import train_batches
 from unveil_pretrain.errors import ResumeError
 from unveil_pretrain.record import RunFolder
+from unveil_pretrain.row_checks import is_number
 from unveil_pretrain.run import Run, assemble
 from unveil_pretrain.sources import open_data
 from unveil_pretrain.stored_config import config_of_run, run_record
@@ -62,7 +63,7 @@ def replay(out: Path, *, device: torch.device, train_data: str | None = None, va
         ResumeError: the run did not fail, or its files are of other data or cannot be read.
         DataError: the data cannot be read.
     """
-    record, failure = run_record(out), _failure(out)
+    record, failure = _record(out), _failure(out)
     config = config_of_run(out)
     listed = record.get("train_list")
     if train_data is None and HIDDEN in record["train_data"]:
@@ -160,14 +161,30 @@ def _look(run: Run, step: int, exact: bool) -> Replay:
     )
 
 
-def _failure(out: Path) -> dict:
+def _record(out: Path) -> dict[str, Any]:
+    """What run.json says, with the data and the checkpoint that the run began with as texts."""
+    record = run_record(out)
+    identity = record["identity"]
+    needed = (record.get("train_data"), record.get("val_data"), identity.get("train_data_hash"))
+    others = (record.get("train_list"), record.get("initial"), identity.get("initial"))
+    if not all(isinstance(text, str) for text in needed) or not all(isinstance(text, str | None) for text in others):
+        raise ResumeError(f"{out / 'run.json'} does not say what data the run is of; restore it")
+    return record
+
+
+def _failure(out: Path) -> dict[str, Any]:
     file = out / "failure.json"
     if not file.is_file():
         raise ResumeError(f"{out} has no failure.json: no step of this run failed; give the folder of one that did")
     try:
-        return parse_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        failure = parse_json(file.read_text(encoding="utf-8"))
+        if not isinstance(failure, dict) or not is_number(failure.get("step"), whole=True):
+            raise ValueError("it names no step")
+        if not all(isinstance(failure[name], str | None) for name in ("last_checkpoint", "weights")):
+            raise ValueError("its last_checkpoint and weights are no names")
+    except (OSError, ValueError, KeyError) as error:
         raise ResumeError(f"{file} cannot be read ({error}); run the command of the run again to reach it") from error
+    return failure
 
 
 def _restore(run: Run, out: Path, weights: str | None) -> bool:

@@ -127,7 +127,7 @@ def _find_manifest(folders: Sequence[Path], sha256: str) -> Manifest | None:
         return None
     for folder in folders:
         path = folder / "manifests" / f"{sha256[:_SHORT]}.json"
-        if path.is_file():
+        if is_file(path):
             return _read_copy(path, sha256)
     return None
 

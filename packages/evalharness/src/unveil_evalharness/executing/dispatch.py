@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from unveil_backbones.limits import parse_json
+
 from unveil_evalharness.cells import Cell, claim, is_finished, rows_of
 from unveil_evalharness.console import say
 from unveil_evalharness.errors import OutputError
@@ -91,10 +93,17 @@ def _is_queued(options: RunOptions, job: CellJob, queued: Mapping[str, QueuedJob
         return True
     file = _note_file(options, job)
     if file.is_file():
-        number = json.loads(file.read_text(encoding="utf-8"))["job_id"]
+        number = _noted(file)
         log = scripts_folder(options) / f"{number}_0_log.err"
         say(f"{job.name}: job {number} has left SLURM's queue, and there is something left to do (see {log})")
     return False
+
+
+def _noted(file: Path) -> str:
+    try:
+        return str(parse_json(file.read_text(encoding="utf-8"))["job_id"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{file} does not say which job it is of ({error!r}); remove it") from error
 
 
 def _note(options: RunOptions, job: CellJob, number: str) -> None:

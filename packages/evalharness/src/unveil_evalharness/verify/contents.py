@@ -54,7 +54,13 @@ def _read_hashes(folder: Path, name: str) -> tuple[dict[str, str], str]:
         return {}, f"{name} is missing"
     if _sha256(file)[:16] != match["digest"]:
         return {}, f"{name} was changed"
-    return parse_json(file.read_text(encoding="utf-8")), ""
+    try:
+        hashes = parse_json(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        return {}, f"{name} is not JSON ({error})"
+    if not isinstance(hashes, dict) or not all(isinstance(digest, str) for digest in hashes.values()):
+        return {}, f"{name} holds no hashes by file"
+    return hashes, ""
 
 
 def _problem(file: Path, digest: str) -> str:

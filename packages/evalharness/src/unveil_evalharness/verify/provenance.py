@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from unveil_backbones.limits import parse_json
+from unveil_backbones.places import is_file, is_folder
 
 from unveil_evalharness.errors import HarnessError, UnknownTaskError, one_line
 from unveil_evalharness.findings import Finding
@@ -25,7 +26,7 @@ def check_checkpoints(folder: Path, rows: Sequence[ResultRow]) -> Iterator[Findi
     for row in {row.checkpoint_sha256: row for row in rows}.values():
         copy = folder / "manifests" / f"{row.checkpoint_sha256[:12]}.json"
         subject = f"manifest {copy.name}"
-        if not copy.is_file():
+        if not is_file(copy):
             yield Finding(subject=subject, state="problem", detail=f"the copy of {row.label}'s manifest is missing")
         elif _sha256(copy) != row.checkpoint_sha256:
             yield Finding(subject=subject, state="problem", detail=f"it is not the manifest of {row.label} any more")
@@ -38,7 +39,7 @@ def _checkpoint(row: ResultRow) -> Finding:
     """The checkpoint folder: its name is the hash of its manifest, which holds the hash of each file."""
     subject = f"checkpoint {row.checkpoint_sha256[:12]}"
     path = Path(row.checkpoint)
-    if not path.is_dir():
+    if not is_folder(path):
         return Finding(subject=subject, state="warning", detail=f"not looked at: {path} is not here any more")
     import unveil_backbones
     from unveil_backbones.manifest import checkpoint_sha256

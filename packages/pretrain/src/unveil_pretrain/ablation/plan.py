@@ -1,7 +1,6 @@
 """From a cell to the settings of its run, and the seconds of a step that equal time needs."""
 
 import itertools
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from typing import Final
 from unveil_pretrain.ablation.cells import Cell, Shape
 from unveil_pretrain.config import FlipConfig
 from unveil_pretrain.errors import ConfigError, ResumeError
+from unveil_pretrain.history import read_rows
 from unveil_pretrain.loop import train
 from unveil_pretrain.objectives.flip import FLIPConfig
 from unveil_pretrain.recipes.flip import unmasked
@@ -163,9 +163,9 @@ def seconds_of_steps(folder: Path) -> list[float]:
 
     Raises:
         ResumeError: the run has recorded fewer than two steps.
+        OutputError: a line of its record is damaged.
     """
-    lines = (folder / _METRICS).read_text(encoding="utf-8").splitlines()
-    totals = [float(json.loads(line)["seconds"]) for line in lines]
+    totals = [float(row["seconds"]) for row in read_rows(folder / _METRICS) if row.get("seconds") is not None]
     if len(totals) < 2:
         raise ResumeError(f"{folder / _METRICS} has {len(totals)} steps; remove {folder} to measure again")
     return [after - before for before, after in itertools.pairwise(totals)]

@@ -1,21 +1,41 @@
 """What the cells of an ablation came to: per-image scores on disk, and their means over seeds in memory."""
 
 import json
+import struct
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
+from unveil_backbones.limits import parse_json
 from unveil_backbones.manifest import read_manifest
 
 from unveil_pretrain.ablation.cells import Cell
+from unveil_pretrain.errors import ResumeError
 from unveil_pretrain.flip_scores import VIEWS, FlipScores
+from unveil_pretrain.row_checks import is_number
 
 __all__ = ["MEAN_RECALL", "CellScores", "GroupScores", "groups_of", "read_scores", "write_scores"]
 
 MEAN_RECALL: Final = "mean_recall"
 """Mean of the six recalls (both directions at 1, 5 and 10): what the comparisons below are made on."""
+
+# What numpy and zipfile raise for a file that is not as it was written.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    BadZipFile,
+    zlib.error,
+    struct.error,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,15 +105,31 @@ def write_scores(folder: Path, cell: Cell, checkpoint: Path, scores: FlipScores)
 
 
 def read_scores(folder: Path, cell: Cell, *, checkpoint_sha256: str, data_hash: str) -> CellScores | None:
-    """What `write_scores` wrote for this checkpoint and these images, or None."""
+    """What `write_scores` wrote for this checkpoint and these images, or None.
+
+    Raises:
+        ResumeError: the file is damaged.
+    """
     file = _file(folder, cell)
     if not file.is_file():
         return None
-    with np.load(file, allow_pickle=False) as stored:
-        about = json.loads(str(stored["about"]))
-        if about["checkpoint"] != checkpoint_sha256 or about["data_hash"] != data_hash:
-            return None
-        values = {name: stored[name] for name in stored.files if name.split("/")[0] in VIEWS}
+    try:
+        with file.open("rb") as stream:
+            with ZipFile(stream) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"{damaged} in it is damaged")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as stored:
+                about = parse_json(str(stored["about"]))
+                if about["checkpoint"] != checkpoint_sha256 or about["data_hash"] != data_hash:
+                    return None
+                values = {name: stored[name] for name in stored.files if name.split("/")[0] in VIEWS}
+        _check(about, values)
+    except _DAMAGED as error:
+        raise ResumeError(
+            f"{file} cannot be read ({type(error).__name__}: {error}); remove it, and the cell is scored again"
+        ) from error
     return CellScores(
         cell=cell,
         batch_size=about["samples"] // max(1, about["steps"]),
@@ -102,6 +138,15 @@ def read_scores(folder: Path, cell: Cell, *, checkpoint_sha256: str, data_hash: 
         samples=about["samples"],
         values=values,
     )
+
+
+def _check(about: Mapping[str, Any], values: Mapping[str, np.ndarray]) -> None:
+    """ValueError where a file holds what `write_scores` does not write."""
+    if not all(is_number(about[name], whole=name != "seconds") for name in ("seconds", "samples", "steps")):
+        raise ValueError("seconds, samples and steps are no numbers")
+    lists = [isinstance(one, np.ndarray) and one.ndim == 1 and one.dtype.kind == "f" for one in values.values()]
+    if not lists or not all(lists):
+        raise ValueError("its scores are no lists of numbers")
 
 
 def groups_of(scores: Iterable[CellScores]) -> dict[str, GroupScores]:

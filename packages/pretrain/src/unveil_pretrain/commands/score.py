@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unveil_backbones import load
+from unveil_backbones.limits import parse_json
 from unveil_backbones.whole_files import write_whole
 
 from unveil_pretrain.commands.parsing import parse
@@ -143,7 +144,7 @@ def _line(scored: Remeasured) -> str:
 
 def _objective(command: ScoreCommand) -> Mapping[str, object]:
     try:
-        settings = json.loads(command.settings or "{}")
+        settings = parse_json(command.settings or "{}")
     except ValueError as error:
         raise ConfigError(f"--settings is no JSON ({error}); give an object such as {{}}") from error
     if not isinstance(settings, dict):
