@@ -41,8 +41,9 @@ STARTS = {
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """An empty working directory, where none of the named files is."""
+    """An empty working directory, where none of the named files is, and no GPU, whose driver reserves too much."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for name in ("UNVEIL_DATA", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
 
