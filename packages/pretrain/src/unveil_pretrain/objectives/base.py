@@ -293,9 +293,10 @@ class Objective(nn.Module, ABC):
 
     def heads(self) -> dict[str, Tensor]:
         """Every tensor outside the encoder, under the names that a checkpoint uses."""
+        # Detached one by one: the encoder's many, where they are parts, would take as long as copying them.
         return {
-            self.head_prefix + name: value
-            for name, value in self.state_dict().items()
+            self.head_prefix + name: value.detach()
+            for name, value in self.state_dict(keep_vars=True).items()
             if not name.startswith(self.encoder_prefix)
         }
 
