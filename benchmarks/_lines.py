@@ -44,11 +44,11 @@ def cpu_lines(photographs: Path, *, mae: Path | None, swin: Path | None) -> list
         _line("decoding (Pillow)", "data", 60, "--only", "view", "--images", str(photographs)),
         _line("retrieval (NumPy, PyTorch, CLIP_benchmark's top k)", "retrieval", 60, "--only", "1k"),
         _line("bootstrap of coefficients (scipy)", "correlate", 60, "--only", "bootstrap"),
-        _line("CLIP step (open_clip)", "flip", 220, "--only", "step", "--batch", "2", "--ratios", "0", "0.75"),
+        _line("CLIP step (open_clip)", "flip", 150, "--only", "step", "--batch", "2", "--ratios", "0.75"),
         _line("training step of SimMIM (timm, reference)", "backbones", 240, "--only", "simmim", "--batch", "1",
               *clones),
         _line("training step of FLIP and MAE (own whole step, timm)", "backbones", 240, "--only", "flip", "mae",
-              "--batch", "2", "--ratios", "0.75", *clones),
+              "--batch", "1", "--ratios", "0.75", *clones),
         _line("MAE step with its optimiser (reference)", "pretrain", 200, "--only", "mae", "--batch", "1", "--dtype",
               "fp32", *clones),
     ]  # fmt: skip
