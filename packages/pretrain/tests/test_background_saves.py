@@ -107,6 +107,21 @@ def test_copies_stay_as_they_are_and_share_their_memory_with_the_next_ones():
     assert Run.__dataclass_fields__["saver"].default_factory is CheckpointSaver
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_copies_of_a_gpu_are_in_host_memory_and_complete():
+    """Large enough that what is copied beside the GPU's work would be seen unfinished."""
+    saver = CheckpointSaver(asynchronous=True)
+    values = {"a": torch.zeros(2**26, device="cuda"), "b": torch.tensor(0.0)}
+    for number in range(1, 4):
+        for value in values.values():
+            value.fill_(number)
+        copies = saver.copied(values)
+        for value in values.values():
+            value.zero_()  # the next update
+        assert all(not copy.is_cuda and bool((copy == number).all()) for copy in copies.values())
+
+
 def test_a_stager_is_asked_once_for_tensors_of_the_same_shapes(monkeypatch):
     """That of PyTorch 2.11 and 2.12 ends with what it staged first."""
     asked = []
