@@ -49,7 +49,7 @@ class Refusals:
         while self.names[number].startswith(("remove", "rmdir")):
             number -= 1
         code = REFUSALS[number % 2]
-        out = self.folder / f"refused{number}"
+        out = self.folder / f"refused{number}-{share:.9f}"  # two draws may fall on one operation
         ended = self.start(out, {"refuse": number, "code": code, "below": str(out)})
         one_line(ended, self.program)
         found = self.check(out)
