@@ -215,7 +215,7 @@ def test_scores_of_an_ablation_are_read_whole_or_refused(tmp_path):
     assert found is not None
     assert found.values["full/mean_recall"].tolist() == [0.5, 1.0]
     whole = file.read_bytes()
-    for seed in range(500):
+    for seed in range(100):
         file.write_bytes(mutated_bytes(Random(seed), whole))
         with contextlib.suppress(ResumeError):
             read_scores(tmp_path, cell, **ask)

@@ -38,7 +38,7 @@ __all__ = [
     "tree_of",
 ]
 
-NUM_FAST = 200
+NUM_FAST = 100
 """Inputs of each parser in a default run of the tests."""
 NUM_SLOW = 10_000
 """Inputs of each parser in a run of those marked `slow`."""
