@@ -22,3 +22,8 @@ def real_data() -> Path:
     if named:
         pytest.fail(f"UNVEIL_DATA={named} is not a folder; name a folder of real images or unset it")
     pytest.skip("no real images: set UNVEIL_DATA, or put the pack at ../shared/data/pack")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The whole road first: last, it would run for minutes while the other worker has nothing left to do."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/road/"))

@@ -14,6 +14,7 @@ HARNESS_TRAINING = f"{DISKS}test_a_task_that_trains_is_refused_at_twelve_operati
 HARNESS_COMMAND = f"{DISKS}test_other_commands_of_evalharness"
 REFUSALS = "packages/evalharness/tests/test_core_run_refusals.py::"
 SAVED = "packages/backbones/tests/test_checkpoint.py::"
+SMALL = "tests/faults/test_full_disks_of_small_commands.py::test_a_full_disk_under_a_command_that_writes_one_thing"
 NUMBERS = "tests/faults/test_numbers_and_memory.py::"
 KNOWN = {
     "unveil_backbones/_layout.py": PRETRAIN_RUN,
@@ -30,6 +31,7 @@ KNOWN = {
     "unveil_evalharness/executing/dispatch.py": f"{REFUSALS}test_a_read_only_output_path_is_refused",
     "unveil_evalharness/executing/job.py": f"{REFUSALS}test_a_read_only_output_path_is_refused",
     "unveil_evalharness/foreign/convert.py": f"{REFUSALS}test_a_read_only_output_path_is_refused",
+    "unveil_evalharness/gate/command.py": SMALL,
     "unveil_evalharness/gate/pin.py": HARNESS_COMMAND,
     "unveil_evalharness/memory.py": "no file of a user's: /proc",
     "unveil_evalharness/output.py": HARNESS_RUN,
@@ -41,6 +43,7 @@ KNOWN = {
     "unveil_evalharness/tasks/coco_det/annotations.py": f"{DISKS}test_a_task_that_cannot_write_is_no_failed_task",
     "unveil_evalharness/tasks/linear_probe/model.py": f"{DISKS}test_a_task_that_cannot_write_is_no_failed_task",
     "unveil_evalharness/tasks/val_loss/data.py": f"{DISKS}test_a_task_that_cannot_write_is_no_failed_task",
+    "unveil_masking/show/picture.py": SMALL,
     "unveil_pretrain/ablation/results.py": PRETRAIN_COMMAND,
     "unveil_pretrain/ablation/study.py": PRETRAIN_COMMAND,
     "unveil_pretrain/checkpointing.py": PRETRAIN_RUN,

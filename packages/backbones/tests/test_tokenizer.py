@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import BertWordPieceTokenizer
 from unveil_backbones import WordPieceTokenizer
@@ -149,6 +149,7 @@ def test_vocabulary_files_that_cannot_be_read_are_refused(vocabulary, tmp_path):
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=5), st.integers(3, 40))
+@example(["00"], 3)  # no room for the second letter
 def test_any_captions_give_pieces_inside_the_vocabulary(captions, vocab_size):
     trained = WordPieceTokenizer.train([*captions, "word"], vocab_size, length=5)
     ids = trained([*captions, "word"])

@@ -167,13 +167,16 @@ def _learn(words: Counter[str], vocab_size: int) -> dict[str, int]:
     room = min(_LARGEST_ALPHABET, max(1, (vocab_size - len(_SPECIAL)) // 2))
     letters = sorted(sorted(frequency, key=lambda letter: (-frequency[letter], letter))[:room])
     known = set(letters)
+    pieces = [*_SPECIAL, *letters, *(_CONTINUATION + letter for letter in letters)]
+    # Three pieces have no room for a letter's continuation: only words of one letter can be learned from.
+    longest = max(map(len, words)) if len(pieces) <= vocab_size else 1
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
-        special_tokens=[*_SPECIAL, *letters, *(_CONTINUATION + letter for letter in letters)][:vocab_size],
+        special_tokens=pieces[:vocab_size],
         continuing_subword_prefix=_CONTINUATION,
         show_progress=False,
     )
     tokenizer = _with_rules(models.WordPiece(unk_token=_UNKNOWN))
-    kept = ([word] * count for word, count in sorted(words.items()) if known.issuperset(word))
+    kept = ([word] * count for word, count in sorted(words.items()) if known.issuperset(word) and len(word) <= longest)
     tokenizer.train_from_iterator(kept, trainer)
     return tokenizer.get_vocab()
