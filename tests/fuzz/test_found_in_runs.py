@@ -9,11 +9,13 @@ import shutil
 from random import Random
 
 import numpy as np
+import polars
 import pytest
 import torch
 from fuzzing import tree_of
 from mutations import mutated_bytes
 from unveil_backbones.limits import parse_toml
+from unveil_evalharness.compare.outcomes import mean_outcomes
 from unveil_evalharness.errors import GateFileError, ResultsError, UsageError
 from unveil_evalharness.errors import OutputError as HarnessOutputError
 from unveil_evalharness.executing.dispatch import _noted
@@ -31,8 +33,8 @@ from unveil_pretrain.ablation.plan import Places, seconds_of_steps
 from unveil_pretrain.ablation.results import read_scores
 from unveil_pretrain.ablation.study import Ablation
 from unveil_pretrain.config import config_to_json
-from unveil_pretrain.errors import OutputError, ResumeError
-from unveil_pretrain.recipes import FLIP_RECIPES
+from unveil_pretrain.errors import ConfigError, OutputError, ResumeError
+from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
 from unveil_pretrain.replay import replay
 from unveil_pretrain.row_checks import is_number
 from unveil_pretrain.status import status_of, words_of
@@ -253,3 +255,14 @@ def test_a_note_of_a_job_that_names_none(tmp_path, content):
     with pytest.raises(HarnessOutputError, match="does not say which job it is of"):
         _noted(file)
     assert "starts over" in _interrupted(file)
+
+
+@pytest.mark.parametrize("metric", ["score", "", "toy."])
+def test_a_metric_that_names_no_task(metric):
+    assert mean_outcomes(polars.DataFrame({"image": ["a"], "score": [1.0], "": [1.0]}), metric) is None
+
+
+@pytest.mark.parametrize("deviations", [(), (0.2, 0.2)])
+def test_channels_without_their_deviation(deviations):
+    with pytest.raises(ConfigError, match="a number for every channel"):
+        dataclasses.replace(MIM_RECIPES["tiny_mae"](), pixel_std=deviations)

@@ -191,6 +191,10 @@ def _check_sizes(config: RunConfig) -> None:
 
 
 def _check_rates(config: RunConfig) -> None:
+    if not config.pixel_std or len(config.pixel_mean) != len(config.pixel_std):
+        raise ConfigError(
+            f"pixel_mean is {config.pixel_mean}, pixel_std {config.pixel_std}; give each a number for every channel"
+        )
     positive = {"base_lr": config.base_lr, "clip_norm": config.clip_norm, "pixel_std": min(config.pixel_std)}
     for name, value in positive.items():
         if not (math.isfinite(value) and value > 0.0):

@@ -83,7 +83,9 @@ def mean_outcomes(samples: "polars.DataFrame", metric: str) -> Outcomes | None:
     key = key_column(samples)
     if key is None:
         return None
-    short = metric.split(".", 1)[1]
+    short = metric.partition(".")[2]
+    if not short:  # a row of another program: ours name the task before the point
+        return None
     recall = _RECALL.fullmatch(short)
     if recall and {"direction", "rank"} <= set(samples.columns):
         samples = samples.filter(polars.col("direction") == recall["direction"])
