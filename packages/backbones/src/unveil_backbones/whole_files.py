@@ -20,13 +20,18 @@ _SUFFIX = ".unfinished.tmp"
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file that a reader sees whole or not at all, in a folder that exists; text as UTF-8.
 
-    Several processes may write the same file: one of their contents stays.
+    Several processes may write the same file: one of their contents stays. A link stays, and the file that it names is
+    written; what is no file (a pipe, /dev/stdout) is written as it is, which nothing can be renamed to.
 
     Raises:
         OSError: it cannot be written; what was there before is intact and nothing is left beside it.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    while not _written(path, data):
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(data)
+        return
+    place = path.resolve() if path.is_symlink() else path
+    while not _written(place, data):
         pass
 
 
