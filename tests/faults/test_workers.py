@@ -6,6 +6,13 @@ import time
 
 import pytest
 
+# PyTorch learns of a dead worker inside a signal handler, which raises wherever it stands: over a socket that nobody is left
+# to close, or over one of the temporary files with which PyTorch counts free descriptors. Both close when they are collected.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:Exception ignored in.*{what}:pytest.PytestUnraisableExceptionWarning")
+    for what in ("socket", r"FileIO name=.*mode='rb\+'")
+]
+
 
 def children():
     """Processes that this one started and that still run."""
@@ -71,8 +78,6 @@ class DyingLine:
 
 @pytest.mark.mm
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*use of fork.*:DeprecationWarning")
-# The socket over which a killed process was about to hand its batch has nobody left to close it.
-@pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("fault", ["worker", "number"])
 def test_evalharness_records_the_failure_and_does_the_other_task(subjects, tmp_path, fault):
     """A loader's process that dies, and a loss that is no number: a row with the reason; then the next task."""
