@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-# PyTorch learns of a dead worker inside a signal handler, which raises wherever it stands: over a socket that nobody is left
-# to close, or over one of the temporary files with which PyTorch counts free descriptors. Both close when they are collected.
+# PyTorch learns of a dead worker inside a signal handler, which raises wherever it stands: over a socket that nobody is
+# left to close, or over one of the temporary files with which PyTorch counts free descriptors. Both close when they are
+# collected.
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:Exception ignored in.*{what}:pytest.PytestUnraisableExceptionWarning")
     for what in ("socket", r"FileIO name=.*mode='rb\+'")
