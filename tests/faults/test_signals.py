@@ -130,6 +130,27 @@ def test_handlers_are_put_back_and_an_ignored_signal_stays_ignored():
     assert not isinstance(caught.value, Exception)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_whose_exception_python_drops_is_not_lost():
+    """As within a hook of `fork`, or a finaliser: here it is one."""
+
+    class Finalised:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    went_on = False
+
+    def work():
+        nonlocal went_on
+        one = Finalised()
+        del one
+        went_on = True
+
+    with pytest.raises(Interrupted, match="goes on from there"), ending_by_exception():
+        work()
+    assert went_on
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("to_one", [False, True], ids=["torchrun", "one_rank"])
 def test_under_torchrun_all_ranks_stop_at_the_same_step(pretrain_words, tmp_path, to_one):

@@ -2,8 +2,10 @@
 
 import os
 import threading
+from multiprocessing import get_context
 
-from unveil_backbones.whole_files import write_whole
+import pytest
+from unveil_backbones.whole_files import unfinished_folder, write_whole
 
 
 def test_what_a_link_names_is_written_and_the_link_stays(tmp_path):
@@ -26,3 +28,36 @@ def test_a_pipe_gets_the_content_and_stays_a_pipe(tmp_path):
     reader.join(10)
     assert read == ["<testsuite/>"]
     assert pipe.is_fifo()
+
+
+def _killed_while_filling(path):
+    with unfinished_folder(path) as folder:
+        (folder / "half").write_text("")
+        os._exit(9)
+
+
+def test_what_a_killed_process_left_of_a_folder_goes_and_what_another_fills_stays(tmp_path):
+    child = get_context("spawn").Process(target=_killed_while_filling, args=(tmp_path / "out",))
+    child.start()
+    child.join(30)
+    (left,) = tmp_path.iterdir()
+    assert child.exitcode == 9
+    assert (left / "half").is_file()
+    with unfinished_folder(tmp_path / "other"):  # not of this path
+        assert left.is_dir()
+    with unfinished_folder(tmp_path / "out") as first, unfinished_folder(tmp_path / "out") as second:
+        assert not left.exists()
+        assert {*tmp_path.iterdir()} == {first, second}
+        second.rename(tmp_path / "out")
+    assert [*tmp_path.iterdir()] == [tmp_path / "out"]
+
+
+def test_a_folder_that_was_not_finished_is_removed(tmp_path):
+    def fill():
+        with unfinished_folder(tmp_path / "out") as folder:
+            (folder / "half").write_text("")
+            raise ValueError("fault")
+
+    with pytest.raises(ValueError, match="fault"):
+        fill()
+    assert not [*tmp_path.iterdir()]

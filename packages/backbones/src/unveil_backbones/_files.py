@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from unveil_backbones.errors import (
     UnsafeFileError,
     UnsafePathError,
 )
+from unveil_backbones.whole_files import unfinished_folder
 
 __all__ = ["check_file", "check_header", "check_inside", "file_sha256", "hash_files", "write_directory"]
 
@@ -26,7 +25,8 @@ _LARGEST_HEADER = 32 * 2**20
 def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
     """Let ``fill`` write into a temporary sibling of ``path`` and rename that to ``path``.
 
-    A reader sees all of it or nothing, also after a power cut: everything reaches the disk before the rename.
+    A reader sees all of it or nothing, also after a power cut: everything reaches the disk before the rename. What a
+    killed process left of it is removed.
 
     Raises:
         CheckpointExistsError: ``path`` exists.
@@ -38,23 +38,17 @@ def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
-        temporary.mkdir()
+        with unfinished_folder(path) as unfinished:
+            fill(unfinished)
+            _flush_tree(unfinished)
+            unfinished.rename(path)
+            try:
+                _flush(path.parent)
+            except OSError:
+                path.rename(unfinished)  # the same command would find it, and refuse to write over it
+                raise
     except OSError as error:
         raise _refused(path, error) from error
-    try:
-        fill(temporary)
-        _flush_tree(temporary)
-        temporary.rename(path)
-        try:
-            _flush(path.parent)
-        except OSError:
-            path.rename(temporary)  # the same command would find it, and refuse to write over it
-            raise
-    except OSError as error:
-        raise _refused(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def hash_files(folder: Path) -> dict[str, str]:

@@ -7,12 +7,15 @@ it is recognised by its name and by a lock that nobody holds any more, and remov
 import contextlib
 import errno
 import fcntl
+import glob
 import os
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["alone", "remove_unfinished", "write_whole"]
+__all__ = ["alone", "remove_unfinished", "unfinished_folder", "write_whole"]
 
 _SUFFIX = ".unfinished.tmp"
 
@@ -42,9 +45,40 @@ def remove_unfinished(folder: Path) -> None:
         OSError: one cannot be removed.
     """
     for file in folder.glob(f".*{_SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError), file.open("rb") as stream:
+        # Open for writing, without which NFS locks nothing.
+        with contextlib.suppress(FileNotFoundError), file.open("r+b") as stream:
             if _locked(stream.fileno()):
                 file.unlink()
+
+
+@contextlib.contextmanager
+def unfinished_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path``, to be filled and renamed to it; removed with the block where it was not renamed.
+
+    What killed processes left of the same path goes first, where the file system can lock folders; a folder that
+    another process fills stays.
+
+    Raises:
+        OSError: it cannot be made, or what was left cannot be removed.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        _remove_left_folder(left)
+    while True:
+        folder = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+        folder.mkdir()
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # no locks: nobody can take it for one that was left either
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not _is_at(folder, descriptor):  # another process was faster
+                continue
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)  # nothing is there once it was renamed
+            return
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -95,6 +129,21 @@ def _written(path: Path, data: bytes) -> bool:
         unfinished.unlink(missing_ok=True)
         raise
     return True
+
+
+def _remove_left_folder(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        free = False
+        with contextlib.suppress(OSError):  # NFS locks only what is open for writing, which no folder is: it stays
+            free = _locked(descriptor)
+        if free and _is_at(folder, descriptor):
+            shutil.rmtree(folder)
+    finally:
+        os.close(descriptor)
 
 
 def _locked(descriptor: int) -> bool:

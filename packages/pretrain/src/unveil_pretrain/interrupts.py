@@ -21,6 +21,8 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 # `timeout`, terminals and cluster managers signal a process and its group: the same request twice, at once.
 _SAME_REQUEST: Final = 1.0  # seconds
 
+_TERMINATED: Final = "terminated; what is finished is kept, and the same command goes on from there"
+
 
 class Interrupted(KeyboardInterrupt):
     """A signal ended the command in an orderly way; no `except Exception` on the way out takes it for a failure.
@@ -86,16 +88,23 @@ def stop_requests(*, speaks: bool = True) -> Iterator[StopRequest]:
 def ending_by_exception() -> Iterator[None]:
     """SIGTERM as an exception, as Python does it with SIGINT: what was begun is undone and children are ended.
 
+    Python drops an exception that is raised within a finaliser or a hook of `fork`; the block then ends with it.
+
     Raises:
         Interrupted: SIGTERM arrived.
     """
+    arrived = 0
 
     def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal arrived
         del frame
-        raise Interrupted(number, "terminated; what is finished is kept, and the same command goes on from there")
+        arrived = number
+        raise Interrupted(number, _TERMINATED)
 
     with _handlers(handle, (signal.SIGTERM,)):
         yield
+        if arrived:
+            raise Interrupted(arrived, _TERMINATED)
 
 
 @contextmanager

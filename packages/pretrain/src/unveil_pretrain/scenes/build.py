@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +10,7 @@ from typing import Any, Final
 from tqdm import tqdm
 from unveil_backbones.limits import parse_json
 from unveil_backbones.places import is_there
+from unveil_backbones.whole_files import unfinished_folder
 
 from unveil_pretrain.errors import DataError, OutputError
 from unveil_pretrain.scenes.config import ScenesConfig
@@ -50,14 +49,10 @@ def build_scenes(config: ScenesConfig, *, progress: bool = True) -> Path:
         return out
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial_out = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        try:
-            partial_out.chmod(0o755)
-            _write_all(config, partial_out, progress)
-            _write_record(config, partial_out)
-            partial_out.rename(out)
-        finally:
-            shutil.rmtree(partial_out, ignore_errors=True)  # a no-op once renamed
+        with unfinished_folder(out) as unfinished:
+            _write_all(config, unfinished, progress)
+            _write_record(config, unfinished)
+            unfinished.rename(out)
     except OSError as error:
         raise OutputError(f"{out} cannot be written ({error}); free the disk or choose another folder") from error
     return out
