@@ -82,7 +82,7 @@ def _verdicts(file: Path) -> str:
     for stratum in strata:
         statistics, metric = stratum["statistics"], stratum["column"]["metric"]
         if statistics is None:
-            lines.append(f"| {metric} | | | | {stratum['refusal']} | | |")
+            lines.append(f"| {metric} | | | | refused: {stratum['refusal']['text']} | | |")
             continue
         error, coverage = _forecast(stratum)
         cells = [
@@ -90,8 +90,8 @@ def _verdicts(file: Path) -> str:
             (stratum["verdict"] or {}).get("code", ""), error, coverage,
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
-    answers = [f"- {stratum['answer']}" for stratum in strata if stratum["answer"]]
-    return "\n".join(lines) + "\n\n" + "\n".join(answers)
+    answers = [f"- {stratum['answer']}" for stratum in strata if stratum["answer"] and not stratum["refusal"]]
+    return "\n\n".join(["\n".join(lines), *(["\n".join(answers)] if answers else [])])
 
 
 def _against_published(file: Path) -> str:

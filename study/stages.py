@@ -114,7 +114,7 @@ def _ablation(profile: Profile, root: Path, out: Path) -> tuple[str, ...]:
         "--steps", str(profile.flip_steps), "--batch-size", str(profile.flip_batch_size),
         "--warmup-steps", str(max(1, profile.flip_steps // 15)), "--validate-every", str(profile.flip_steps),
         "--gap-images", "0", "--negative-pool", str(pool), "--variants", "tuned", "resize",
-        "--seeds", *map(str, profile.flip_seeds), "--calibration-steps", "4" if profile.limit else "10",
+        "--seeds", *map(str, profile.flip_seeds), "--calibration-steps", "4" if profile.limit else "12",
         "--device", profile.device,
     )  # fmt: skip
 

@@ -127,7 +127,15 @@ def stratum(metric, main_metric=True):
 
 
 def test_the_page_has_every_main_metric_with_its_interval(tmp_path):
-    found = {"strata": [stratum("imagenet_ft.acc1"), stratum("imagenet_ft.acc5", main_metric=False)]}
+    why = {"reason": "too_few_points", "text": "3 checkpoints, at least 5 are needed"}
+    refused = {
+        **stratum("ade20k_seg.mIoU"),
+        "statistics": None,
+        "refusal": why,
+        "answer": "No correlation.",
+        "study": None,
+    }
+    found = {"strata": [stratum("imagenet_ft.acc1"), stratum("imagenet_ft.acc5", main_metric=False), refused]}
     (tmp_path / "correlate.json").write_text(json.dumps(found))
     (tmp_path / "flip").mkdir()
     (tmp_path / "flip" / "tables.md").write_text("**All cells**\n")
@@ -136,6 +144,9 @@ def test_the_page_has_every_main_metric_with_its_interval(tmp_path):
     row = f"| imagenet_ft.acc1 | 36 | {both} | {both} | usable one-sided | 0.5 (model left out) | 90% [80%, 96%] |"
     assert row in page
     assert "imagenet_ft.acc5" not in page
+    assert "| ade20k_seg.mIoU | | | | refused: 3 checkpoints, at least 5 are needed | | |" in page
+    assert "- imagenet_ft.acc1 follows the loss." in page
+    assert "No correlation." not in page
     assert "| imagenet_ft.acc1 | 3 of 4 [50%, 100%] | no such step |" in page
     assert "beside the 63 published runs" in page
     assert "**All cells**" in page

@@ -9,7 +9,7 @@ from scipy import stats
 from unveil_pretrain.ablation import plan
 from unveil_pretrain.ablation.cells import Cell, Shape, cells_of, parse_shape
 from unveil_pretrain.ablation.compare import compare, in_words
-from unveil_pretrain.ablation.plan import config_of, seconds_of_steps, steps_of
+from unveil_pretrain.ablation.plan import Places, config_of, measure_steps, seconds_of_steps, steps_of
 from unveil_pretrain.ablation.results import MEAN_RECALL, CellScores, groups_of
 from unveil_pretrain.ablation.study import relative_flops
 from unveil_pretrain.ablation.tables import tables_of, to_json, to_markdown, to_text
@@ -113,6 +113,24 @@ def test_seconds_of_a_step_leave_the_first_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "seconds": 5.0}\n')
     with pytest.raises(ResumeError, match="has 1 steps"):
         seconds_of_steps(tmp_path)
+
+
+def test_the_seconds_of_a_shape_are_the_median_of_its_steps_in_all_rounds(monkeypatch, tmp_path):
+    """Rounds go from shape to shape, and one slow step or a slow round moves nothing."""
+    order, took = [], iter([[9, 2, 2, 2], [9, 1, 1, 1], [9, 2, 30, 2], [9, 1, 1, 1], [9, 5, 5, 2], [9, 5, 5, 5]])
+
+    def trained(places, config, folder, initial=None):
+        order.append(folder.name)
+        folder.mkdir(parents=True)
+        times = np.cumsum(next(took)).tolist()
+        rows = [json.dumps({"step": step, "seconds": seconds}) for step, seconds in enumerate(times, start=1)]
+        (folder / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+
+    monkeypatch.setattr(Places, "train", trained)
+    places = Places(out=tmp_path, train_data="", val_data="", device="cpu", num_workers=0, log=print)
+    found = measure_steps([WHOLE, HALF], tiny_flip(), places, reference=WHOLE, steps=3, rounds=3)
+    assert found == {WHOLE: 2.0, HALF: 1.0}
+    assert order == [f"{shape}_round{number}" for number in range(3) for shape in (WHOLE, HALF)]
 
 
 def test_intervals_are_those_of_scipys_bootstrap():

@@ -2,7 +2,6 @@
 
 import itertools
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from unveil_pretrain.history import read_rows
 from unveil_pretrain.loop import train
 from unveil_pretrain.objectives.flip import FLIPConfig
 from unveil_pretrain.recipes.flip import unmasked
-from unveil_pretrain.run import DeviceName, choose_device
+from unveil_pretrain.run import DeviceName
 
 __all__ = ["Places", "config_of", "measure_steps", "seconds_of_steps", "steps_of"]
 
@@ -119,31 +118,20 @@ def measure_steps(
 ) -> dict[Shape, float]:
     """Seconds of one training step of each shape: short runs in turn, so that a slow moment meets all of them.
 
-    On a CPU these are seconds of this process, which other processes of the machine do not lengthen; elsewhere they are
-    seconds on the wall, as the steps recorded them.
+    The median of all steps but the first of each run, as the runs recorded them: seconds on the wall, which is what
+    equal time is about. CPU seconds of whole runs, which other processes of the machine do not lengthen, were tried:
+    what a start costs varies by more than the steps of a short run.
 
     Raises:
         PretrainError, BackboneError, MaskingError: as `train`.
     """
-    on_cpu = choose_device(places.device).type == "cpu"
     found: dict[Shape, list[float]] = {shape: [] for shape in shapes}
     for number in range(rounds):
         for shape in shapes:
             folder = places.out / "calibration" / f"{shape}_round{number}"
-            if on_cpu:
-                seconds = [_busy(shape, base, places, reference, count, folder) for count in (1, 1 + steps)]
-                found[shape].append(max(seconds[1] - seconds[0], 1e-9) / steps)
-            else:
-                places.train(_short(shape, base, reference, 1 + steps), folder)
-                found[shape] += seconds_of_steps(folder)
+            places.train(_short(shape, base, reference, 1 + steps), folder)
+            found[shape] += seconds_of_steps(folder)
     return {shape: statistics.median(seconds) for shape, seconds in found.items()}
-
-
-def _busy(shape: Shape, base: FlipConfig, places: Places, reference: Shape, steps: int, folder: Path) -> float:
-    """CPU seconds of a run of so many steps, start and validation included, which two runs have in common."""
-    started = time.process_time()
-    places.train(_short(shape, base, reference, steps), folder.with_name(f"{folder.name}_{steps}steps"))
-    return time.process_time() - started
 
 
 def _short(shape: Shape, base: FlipConfig, reference: Shape, steps: int) -> FlipConfig:

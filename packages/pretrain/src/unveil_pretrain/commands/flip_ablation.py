@@ -48,8 +48,8 @@ class AblationOptions:
     """Seeds of each cell; more than one shows the spread between training runs."""
     calibration_steps: int = 12
     """Steps of the short runs that measure how long a step takes."""
-    calibration_rounds: int = 2
-    """How often they are repeated, in turn; the median counts."""
+    calibration_rounds: int = 3
+    """How often they are repeated, in turn; the median of all steps counts."""
     device: DeviceName = "auto"
     """Where to compute; auto takes CUDA where there is one."""
     num_workers: int = 0
