@@ -38,6 +38,7 @@ from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
 from unveil_pretrain.replay import replay
 from unveil_pretrain.row_checks import is_number
 from unveil_pretrain.status import status_of, words_of
+from unveil_pretrain.stored_config import config_from_json
 from unveil_pretrain.sweeping.folder import SweepFolder
 from unveil_pretrain.sweeping.table import read_rows as rows_of_sweep
 from unveil_pretrain.sweeping.table import table
@@ -266,3 +267,17 @@ def test_a_metric_that_names_no_task(metric):
 def test_channels_without_their_deviation(deviations):
     with pytest.raises(ConfigError, match="a number for every channel"):
         dataclasses.replace(MIM_RECIPES["tiny_mae"](), pixel_std=deviations)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"betas": ""}, "betas is ''; give a list"),
+        ({"base_lr": 10**400}, "1329 bits"),
+        ({"betas": [10**400, 0]}, "1329 bits"),
+    ],
+)
+def test_settings_of_another_kind_or_past_all_numbers(changed, said):
+    tree = json.loads(json.dumps(config_to_json(MIM_RECIPES["tiny_mae"]())))
+    with pytest.raises(ConfigError, match=said):
+        config_from_json({**tree, **changed})

@@ -119,8 +119,13 @@ def _value(name: str, hint: Any, value: object) -> object:
     if isinstance(value, Mapping) and is_dataclass(hint):
         return _filled(cast(type[object], hint), cast(Mapping[str, object], value))
     kinds = get_args(hint) if get_origin(hint) is tuple else ()
+    if kinds and not isinstance(value, list | tuple):
+        raise ConfigError(f"{name} is {value!r}; give a list")
     if isinstance(value, list) and kinds and Ellipsis not in kinds and len(value) != len(kinds):
         raise ConfigError(f"{name} has {len(value)} values; give {len(kinds)}")
+    for one in value if isinstance(value, list) else (value,):
+        if isinstance(one, int) and abs(one) >= 2**63:  # no float may hold it, and no array
+            raise ConfigError(f"{name} has a number of {one.bit_length()} bits; at most 63 are allowed")
     return _tuples(value)
 
 

@@ -1,6 +1,7 @@
 """What a run wrote: files hashed again, and metrics computed again from the outcomes of single items."""
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -95,9 +96,10 @@ def _check_cell(file: Path, rows: Sequence[ResultRow]) -> Iterator[Finding]:
     except (NotComparableError, ValueError, KeyError) as error:
         yield Finding(subject=subject, state="problem", detail=one_line(error))
         return
-    wrong = [row for row in rows if row.metric in values and not same_value(values[row.metric], row.value or 0.0)]
-    for row in wrong:
-        detail = f"{row.metric} is {values[row.metric]:.6f} by its outcomes, {row.value:.6f} in the row"
+    found = {row.metric: math.nan if row.value is None else row.value for row in rows}
+    wrong = [metric for metric in found if metric in values and not same_value(values[metric], found[metric])]
+    for metric in wrong:
+        detail = f"{metric} is {values[metric]:.6f} by its outcomes, {found[metric]:.6f} in the row"
         yield Finding(subject=subject, state="problem", detail=detail)
     if not wrong:
         left = len(rows) - len(values)
