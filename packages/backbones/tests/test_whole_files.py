@@ -1,6 +1,7 @@
 """Where a file is written whole: its place, the place that a link names, and what is no file at all."""
 
 import os
+import shutil
 import threading
 from multiprocessing import get_context
 
@@ -61,3 +62,19 @@ def test_a_folder_that_was_not_finished_is_removed(tmp_path):
     with pytest.raises(ValueError, match="fault"):
         fill()
     assert not [*tmp_path.iterdir()]
+
+
+def test_what_cannot_be_removed_refuses_nothing(tmp_path, monkeypatch):
+    left = tmp_path / ".out.00000000.tmp"
+    left.mkdir()
+    (tmp_path / ".out.11111111.tmp").symlink_to(tmp_path)
+
+    def refuse(folder, *, ignore_errors=False):
+        if not ignore_errors:
+            raise PermissionError(13, "somebody else's", str(folder))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", refuse)
+        with unfinished_folder(tmp_path / "out") as folder:
+            folder.rename(tmp_path / "out")
+    assert {file.name for file in tmp_path.iterdir()} == {".out.00000000.tmp", ".out.11111111.tmp", "out"}

@@ -62,10 +62,14 @@ def test_an_untouched_run_has_no_problem(finished):
     assert findings[-1].detail == "1 computed again, 1 do not follow from the outcomes"
 
 
-def damage_row(out, copy):
-    rows = [replace(row, value=0.9) if row.main else row for row in read_rows(out / "results.jsonl")]
+def damage_row(out, copy, value=0.9):
+    rows = [replace(row, value=value) if row.main else row for row in read_rows(out / "results.jsonl")]
     (out / "results.jsonl").unlink()
     append_rows(out / "results.jsonl", rows)
+
+
+def lose_value(out, copy):
+    damage_row(out, copy, value=None)
 
 
 def damage_samples(out, copy):
@@ -124,6 +128,7 @@ def replace_checkpoint(out, copy):
     ("damage", "found"),
     [
         (damage_row, [("metrics of toy", "toy.score is 0.750000 by its outcomes, 0.900000 in the row")]),
+        (lose_value, [("metrics of toy", "toy.score is 0.750000 by its outcomes, nan in the row")]),
         (
             damage_samples,
             [

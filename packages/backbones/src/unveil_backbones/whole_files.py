@@ -55,18 +55,21 @@ def remove_unfinished(folder: Path) -> None:
 def unfinished_folder(path: Path) -> Iterator[Path]:
     """A new folder beside ``path``, to be filled and renamed to it; removed with the block where it was not renamed.
 
-    What killed processes left of the same path goes first, where the file system can lock folders; a folder that
-    another process fills stays.
+    What killed processes left of the same path goes first; a folder that another process fills stays, and so does what
+    cannot be locked (NFS) or removed: that is no reason to refuse what is to be written.
 
     Raises:
-        OSError: it cannot be made, or what was left cannot be removed.
+        OSError: it cannot be made.
     """
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         _remove_left_folder(left)
     while True:
         folder = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
         folder.mkdir()
-        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # between the two, another process took it for one that was left
+            continue
         try:
             with contextlib.suppress(OSError):  # no locks: nobody can take it for one that was left either
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -132,18 +135,13 @@ def _written(path: Path, data: bytes) -> bool:
 
 
 def _remove_left_folder(folder: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    try:
-        free = False
-        with contextlib.suppress(OSError):  # NFS locks only what is open for writing, which no folder is: it stays
-            free = _locked(descriptor)
-        if free and _is_at(folder, descriptor):
-            shutil.rmtree(folder)
-    finally:
-        os.close(descriptor)
+        try:
+            if _locked(descriptor) and _is_at(folder, descriptor):
+                shutil.rmtree(folder)
+        finally:
+            os.close(descriptor)
 
 
 def _locked(descriptor: int) -> bool:

@@ -96,15 +96,19 @@ def _check_cell(file: Path, rows: Sequence[ResultRow]) -> Iterator[Finding]:
     except (NotComparableError, ValueError, KeyError) as error:
         yield Finding(subject=subject, state="problem", detail=one_line(error))
         return
-    found = {row.metric: math.nan if row.value is None else row.value for row in rows}
-    wrong = [metric for metric in found if metric in values and not same_value(values[metric], found[metric])]
-    for metric in wrong:
-        detail = f"{metric} is {values[metric]:.6f} by its outcomes, {found[metric]:.6f} in the row"
+    wrong = [row for row in rows if row.metric in values and not same_value(values[row.metric], _recorded(row))]
+    for row in wrong:
+        detail = f"{row.metric} is {values[row.metric]:.6f} by its outcomes, {_recorded(row):.6f} in the row"
         yield Finding(subject=subject, state="problem", detail=detail)
     if not wrong:
         left = len(rows) - len(values)
         beside = f", {left} do not follow from the outcomes" if left else ""
         yield Finding(subject=subject, state="ok", detail=f"{len(values)} computed again{beside}")
+
+
+def _recorded(row: ResultRow) -> float:
+    """NaN, which equals nothing, where a row has lost its value."""
+    return math.nan if row.value is None else row.value
 
 
 def _recomputed(file: Path, rows: Sequence[ResultRow]) -> dict[str, float]:
