@@ -75,7 +75,7 @@ def test_places_depend_on_keys_and_seed_and_not_on_the_order():
 def test_fractions_are_what_was_written():
     assert exact_fraction(".1") == Fraction(1, 10) != Fraction(0.1)
     assert exact_fraction("1/8") == Fraction(1, 8)
-    for wrong in ("much", "1/0", ""):
+    for wrong in ("much", "1/0", "", "1e1000000000", "1E-1_000_000_000", "1e+999"):
         with pytest.raises(ConfigError, match="is no number"):
             exact_fraction(wrong)
     labels, ids = labelled([5])

@@ -9,6 +9,7 @@ import torch
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 from unveil_backbones import create
+from unveil_pretrain import gradient_sums
 from unveil_pretrain.data import Batch
 from unveil_pretrain.objectives.base import BuildContext, Inputs
 from unveil_pretrain.objectives.flip import FLIPConfig
@@ -68,6 +69,7 @@ def worker(rank, size, port, kind, micro_batch_size, folder):
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     torch.set_num_threads(1)
+    gradient_sums._MESSAGE = 2000  # elements: several messages of this small model
     with joined(world_of_environment(), torch.device("cpu")) as world:
         losses, found = gradients(kind, world, micro_batch_size=micro_batch_size)
     save_file({"losses": losses, **found}, f"{folder}/{rank}.safetensors")

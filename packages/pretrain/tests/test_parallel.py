@@ -13,6 +13,7 @@ SHARDS = """
 import json, sys, torch
 from torch.distributed.tensor import DTensor
 from unveil_backbones import create
+from unveil_pretrain.gradient_sums import GradientSums
 from unveil_pretrain.inputs import Inputs
 from unveil_pretrain.objectives.base import BuildContext
 from unveil_pretrain.objectives.mae import MAEConfig
@@ -52,7 +53,7 @@ with joined(world, cpu):
         losses = [objective.score_samples(inputs, seed=0, chunk_size=2).losses["loss"] for _ in range(1 + world.rank)]
     after = held()
     (loss() / world.size).backward()
-    world.sum_gradients(objective)
+    GradientSums(world, objective).finish()
     same_norm = clip_gradients(objective.parameters(), 0.5)
     apart = max(
         float(((one.grad.full_tensor() if isinstance(one.grad, DTensor) else one.grad) - clipped[name]).abs().max())

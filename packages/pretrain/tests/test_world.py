@@ -11,6 +11,7 @@ TALK = """
 import json
 import sys
 from unveil_pretrain.errors import DataError, OutputError
+from unveil_pretrain.gradient_sums import GradientSums
 from unveil_pretrain.world import joined, world_of_environment
 import torch
 from torch import nn
@@ -31,7 +32,7 @@ with joined(world, device):
     # A loss that couples all samples and, as a temperature would, uses a parameter on every process.
     losses = (embedded @ everything.T).exp().sum(1).log() * layer.bias.exp().sum()
     (losses.sum() / 8).backward()
-    world.sum_gradients(both)
+    GradientSums(world, both).finish()
     uneven = world.gather_rows(torch.arange(world.rank + 1) + 10 * world.rank)
     torch.manual_seed(world.rank)
     other = nn.Linear(2, 2)

@@ -1,6 +1,7 @@
 """How the weights of a run lie on its processes: a whole copy on each (ddp), or shards of one copy (fsdp).
 
-With whole copies each process computes its part of the batch, and the gradients are summed once per step (`World`).
+With whole copies each process computes its part of the batch, and the gradients are summed once per step, during the
+last backward pass (`gradient_sums.py`).
 With shards every transformer block is a unit of PyTorch's `fully_shard` (FSDP2): its weights are gathered just before
 it runs and freed after it, and its gradients are summed into the shards while the backward pass goes on. Optimiser and
 gradients exist in shards only. Both give the same gradients up to rounding.

@@ -1,10 +1,10 @@
 """The gradients of one step, equal however its batch is cut: into micro-batches, and over processes.
 
 Masks, crops and stochastic depth are functions of the sample, so a sample's part of the loss does not depend on what
-it is computed with. Where samples do not meet, gradients of micro-batches add up, and processes exchange them once, at
-the end of the last. Where they do (contrastive losses),
-GradCache (Gao et al., arXiv:2101.06983) is exact too: all embeddings first, without a graph; then the loss and its
-gradient with respect to them; then the encoders again, micro-batch by micro-batch, backwards from those gradients.
+it is computed with. Where samples do not meet, gradients of micro-batches add up, and processes exchange them once,
+during the last backward pass (`gradient_sums.py`). Where they do (contrastive losses), GradCache (Gao et al.,
+arXiv:2101.06983) is exact too: all embeddings first, without a graph; then the loss and its gradient with respect to
+them; then the encoders again, micro-batch by micro-batch, backwards from those gradients.
 
 Shapes: b samples of this process, g of all processes, e embedding width.
 """
@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unveil_pretrain.data import Batch
+from unveil_pretrain.gradient_sums import GradientSums, summed_gradients
 from unveil_pretrain.objectives.base import Encoded, Inputs, Objective
-from unveil_pretrain.parallel import sync_gradients
 from unveil_pretrain.stochastic_depth import StochasticDepth
 from unveil_pretrain.world import World
 
@@ -58,16 +58,15 @@ class GradientStep:
         size = self.micro_batch_size or len(batch.sample_ids)
         starts = range(0, len(batch.sample_ids), size)
         parts = [rows_of(batch, slice(start, start + size)) for start in starts]
-        sync_gradients(self.objective, wanted=len(parts) == 1)
-        losses = self._coupled(parts) if self.objective.couples_samples else self._separate(parts)
-        self.world.sum_gradients(self.objective)
-        return losses
+        with summed_gradients(self.world, self.objective) as sums:
+            return self._coupled(parts, sums) if self.objective.couples_samples else self._separate(parts, sums)
 
-    def _separate(self, parts: list[Batch]) -> StepLosses:
+    def _separate(self, parts: list[Batch], sums: GradientSums) -> StepLosses:
         per_sample, num_tokens = [], 0
         share = self._share(parts)
         for index, inputs in enumerate(self._inputs(parts)):
-            sync_gradients(self.objective, wanted=index == len(parts) - 1)
+            if index == len(parts) - 1:
+                sums.last_pass()
             with self._autocast():
                 output = self.objective(inputs, seed=self.seed)
             (output.per_sample.sum() * share).backward()
@@ -75,9 +74,11 @@ class GradientStep:
             num_tokens += output.num_tokens
         return StepLosses(torch.cat(per_sample), num_tokens)
 
-    def _coupled(self, parts: list[Batch]) -> StepLosses:
+    def _coupled(self, parts: list[Batch], sums: GradientSums) -> StepLosses:
         if len(parts) == 1:
+            sums.last_pass()
             encoded = self._encode(next(self._inputs(parts)))
+            sums.hold_until(encoded.embeddings)
             losses = _with_own(self._compare(encoded.embeddings), encoded.own)
             (losses.sum() * self._share(parts)).backward()
             return StepLosses(losses.detach(), encoded.num_tokens)
@@ -86,15 +87,16 @@ class GradientStep:
         leaves = [torch.cat(rows).requires_grad_() for rows in zip(*(one.embeddings for one in known), strict=True)]
         between = self._compare(tuple(leaves))
         (between.sum() * self._share(parts)).backward()
-        self._encode_again(parts, leaves)
+        self._encode_again(parts, leaves, sums)
         own = None if known[0].own is None else torch.cat([one.own for one in known if one.own is not None])
         return StepLosses(_with_own(between, own).detach(), sum(one.num_tokens for one in known))
 
-    def _encode_again(self, parts: list[Batch], leaves: list[Tensor]) -> None:
+    def _encode_again(self, parts: list[Batch], leaves: list[Tensor], sums: GradientSums) -> None:
         """Second pass: each part's gradients from those of its embeddings and from its own losses."""
         share, first = self._share(parts), 0
         for index, inputs in enumerate(self._inputs(parts)):
-            sync_gradients(self.objective, wanted=index == len(parts) - 1)
+            if index == len(parts) - 1:
+                sums.last_pass()
             encoded, last = self._encode(inputs), first + len(inputs.sample_ids)
             outputs, gradients = list(encoded.embeddings), [_gradient(leaf)[first:last] for leaf in leaves]
             if encoded.own is not None:

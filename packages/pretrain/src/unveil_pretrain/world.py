@@ -16,11 +16,8 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch._utils import _flatten_dense_tensors as flatten
-from torch._utils import _unflatten_dense_tensors as unflatten
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
-from torch.distributed.tensor import DTensor
 from unveil_backbones.errors import BackboneError
 
 from unveil_pretrain.errors import ONE_PROCESS, ConfigError, PretrainError, ProcessLostError
@@ -31,9 +28,6 @@ __all__ = ["World", "joined", "world_of_environment"]
 _Value = TypeVar("_Value")
 
 _SHARED = "raised by every process"
-
-# Elements per message of `sum_gradients`: 25 MB of float32, as DistributedDataParallel sends.
-_BUCKET = 25 * 2**20 // 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,31 +137,6 @@ class World:
         shared = next(found for found in self.gather_objects(error) if found is not None)
         shared.add_note(_SHARED)
         raise shared
-
-    def sum_gradients(self, module: nn.Module) -> None:
-        """Replace every gradient by its sum over all processes; one that no process has stays None.
-
-        Gradients of shards are passed over: FSDP sums them in the backward pass.
-        """
-        parameters = [one for one in module.parameters() if one.requires_grad and not isinstance(one, DTensor)]
-        if self.size == 1 or not parameters:
-            return
-        there = torch.tensor([parameter.grad is not None for parameter in parameters], device=parameters[0].device)
-        there = there.to(torch.int32)
-        dist.all_reduce(there, op=dist.ReduceOp.MAX)
-        gradients = []
-        for parameter, used in zip(parameters, there.tolist(), strict=True):
-            if used:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                gradients.append(parameter.grad)
-        buckets = list(_buckets(gradients))
-        flat = [flatten(bucket) for bucket in buckets]
-        for handle in [dist.all_reduce(message, async_op=True) for message in flat]:
-            cast(Any, handle).wait()
-        for bucket, message in zip(buckets, flat, strict=True):
-            for gradient, total in zip(bucket, unflatten(message, bucket), strict=True):
-                gradient.copy_(total)
 
     def copy_from_first(self, module: nn.Module) -> None:
         """Give every process the first one's parameters and buffers."""
@@ -283,16 +252,3 @@ def _lost(world: World) -> ProcessLostError:
     )
     error.add_note(ONE_PROCESS)
     return error
-
-
-def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Neighbours of one type whose sizes sum up to a message."""
-    bucket: list[Tensor] = []
-    for tensor in tensors:
-        full = sum(one.numel() for one in bucket) + tensor.numel() > _BUCKET
-        if bucket and (full or bucket[0].dtype != tensor.dtype):
-            yield bucket
-            bucket = []
-        bucket.append(tensor)
-    if bucket:
-        yield bucket

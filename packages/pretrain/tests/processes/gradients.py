@@ -15,6 +15,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from unveil_backbones import create
 from unveil_masking import Grid, RandomMask
+from unveil_pretrain import gradient_sums
 from unveil_pretrain.data import Batch
 from unveil_pretrain.objectives.base import BuildContext, Encoded, Inputs, LossOutput, Objective, ValidationCard
 from unveil_pretrain.objectives.mae import MAEConfig
@@ -120,6 +121,7 @@ def gradients(kind, micro_batch_size, world=None, *, checkpoint_blocks=False, nu
 if __name__ == "__main__":
     file, micro, shards, *kinds = sys.argv[1:]
     world = world_of_environment()
+    gradient_sums._MESSAGE = 2000  # elements: several messages of these small models, and some with a single tensor
     with joined(world, torch.device("cpu")):
         for kind in kinds:
             checkpoint_blocks = int(shards) > 0 and int(micro) > 0

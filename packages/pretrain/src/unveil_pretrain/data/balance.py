@@ -23,6 +23,8 @@ from unveil_pretrain.errors import ConfigError
 
 __all__ = ["Balance", "balance_of", "balanced_subsets", "exact_fraction"]
 
+_EXPONENT_DIGITS = 2
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Balance:
@@ -79,8 +81,11 @@ def balance_of(labels: Sequence[str], subset: Sequence[int], fraction: Fraction)
 
 
 def exact_fraction(written: str) -> Fraction:
-    """What a person wrote: "0.1" is one tenth; ConfigError if it is no number."""
+    """What a person wrote: "0.1" is one tenth; ConfigError if it is no number, or has an exponent of over two digits."""
     try:
+        # Exact numbers have all their digits: 1e1000000000 would take hours.
+        if len(written.lower().partition("e")[2].strip().lstrip("+-")) > _EXPONENT_DIGITS:
+            raise ValueError("its exponent is too large")
         return Fraction(written)
     except (ValueError, ZeroDivisionError) as error:
         raise ConfigError(f"fraction {written!r} is no number; give for example 0.1 or 1/8") from error

@@ -2,8 +2,9 @@
 
 Formulas, for n processes with one GPU each, P parameters, and a link of w bytes per second from each GPU:
 
-* ddp: gradients are summed in float32 by a ring all-reduce, 2 (n - 1) / n · 4 P bytes from each GPU, after the backward
-  pass (`World.sum_gradients` waits for it), so that nothing is hidden;
+* ddp: gradients are summed in float32 by a ring all-reduce, 2 (n - 1) / n · 4 P bytes from each GPU, during the
+  backward pass of the last micro-batch (`gradient_sums.py`). A share of it is hidden behind that pass, as far as that
+  lasts, which is two thirds of a micro-batch's computation;
 * fsdp: weights are gathered for the forward and again for the backward pass of each micro-batch, (n - 1) / n · a P
   bytes each with a = 2 under bfloat16 and 4 otherwise; gradients are summed into shards once a step,
   (n - 1) / n · 4 P bytes. A share of it is hidden behind computation;
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 __all__ = ["Assumptions", "Bytes", "Step", "fsdp_bytes", "pair_bytes", "ring_bytes", "step_of"]
 
 _FLOAT = 4
+_BACKWARD = 2 / 3  # of a micro-batch's operations
 _STATE = 3  # weights and AdamW's two averages
 
 
@@ -39,7 +41,7 @@ class Assumptions:
     link_share: float = 0.7
     """Share of these that a collective reaches; a guess."""
     overlap: float = 0.5
-    """fsdp: share of its messages that computation hides; a guess. Of ddp's none is: the code waits for them."""
+    """Share of the messages about weights and gradients that computation hides; a guess."""
     kernel_mfu: float = 0.3
     """Share of the peak that computation reaches between messages; published: 0.21 to 0.29 (NeMo, ViT and CLIP g/14 on
     H100), 0.39 (torchtitan, Llama 3.1 8B, compiled)."""
@@ -179,7 +181,8 @@ def step_of(
     passes = 4 / 3 if pair_width and num_micro > 1 else 1.0
     compute = passes * flops * batch / (num_gpus * peak * known.kernel_mfu)
     link = known.bandwidth(num_gpus)
-    hidden = min(known.overlap * (weights + gradients) / link, compute) if sharded else 0.0
+    behind = compute if sharded else _BACKWARD * compute / num_micro
+    hidden = min(known.overlap * (weights + gradients) / link, behind)
     seconds = compute + sent.total / link - hidden
     rate, num_nodes = batch / seconds, -(-num_gpus // known.gpus_per_node)
     state = _STATE * _FLOAT * num_parameters

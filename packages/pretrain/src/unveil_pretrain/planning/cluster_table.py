@@ -17,7 +17,7 @@ _SAID = {
     "intra_bandwidth": "{:g} GB/s from a GPU within its node (NVIDIA H100 data sheet: NVLink, half of 900)",
     "inter_bandwidth": "{:g} GB/s from a GPU to other nodes (NVIDIA DGX H100 data sheet: 400 Gb/s each)",
     "link_share": "{:.0%} of a link reached by a collective (a guess)",
-    "overlap": "{:.0%} of fsdp's messages hidden behind computation (a guess); of ddp's none (how the code is)",
+    "overlap": "{:.0%} of messages about weights and gradients hidden behind computation (a guess)",
     "kernel_mfu": "{:.0%} of the peak reached between messages (published on H100: 21 and 29 % by NeMo's CLIP and ViT "
     "g/14, 39 % by torchtitan's Llama 3.1 8B)",
     "sample_bytes": "{:,.0f} bytes of a sample in the shards (the mean of some JPEGs of ImageNet-1K)",

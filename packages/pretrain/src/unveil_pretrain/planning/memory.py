@@ -4,8 +4,8 @@ A step holds the most in one of three moments, and the largest is the prediction
 
 * backward: weights, AdamW's two averages, and whatever the forward and backward pass of a micro-batch hold, gradients
   included, which is found by running them on tensors without data (`simulation.py`);
-* messages: where whole copies of the weights are trained, the sum over processes packs all gradients into messages at
-  once (`World.sum_gradients`): a second copy of the gradients;
+* messages: where whole copies of the weights are trained, the sum over processes packs all gradients into messages
+  (`gradient_sums.py`), and at the end of the backward pass there is a second copy of the gradients;
 * update: on CUDA AdamW computes on all weights at once and makes one more copy of them; on a CPU two of the largest.
 
 Under FSDP2 (`fully_shard` by block, in s shards) weights, gradients and averages are one s-th each. Whole at any time
