@@ -81,7 +81,7 @@ def balance_of(labels: Sequence[str], subset: Sequence[int], fraction: Fraction)
 
 
 def exact_fraction(written: str) -> Fraction:
-    """What a person wrote: "0.1" is one tenth; ConfigError if it is no number, or has an exponent of over two digits."""
+    """What a person wrote: "0.1" is one tenth; ConfigError if it is no number or its exponent has over two digits."""
     try:
         # Exact numbers have all their digits: 1e1000000000 would take hours.
         if len(written.lower().partition("e")[2].strip().lstrip("+-")) > _EXPONENT_DIGITS:

@@ -1,6 +1,8 @@
 """From what a user types to the list of shards: braces and `::` unions as open_clip reads them, and globs."""
 
 import glob
+import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -16,6 +18,9 @@ from unveil_pretrain.errors import DataError
 __all__ = ["expand_shards"]
 
 _NO_POLICY: Final = ReadPolicy()
+_MOST = 1_000_000
+_LONGEST = 100  # digits of a number
+_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.-?\d+)?\}")
 
 
 def expand_shards(urls: str, policy: ReadPolicy = _NO_POLICY) -> list[ShardSource]:
@@ -26,11 +31,13 @@ def expand_shards(urls: str, policy: ReadPolicy = _NO_POLICY) -> list[ShardSourc
         policy: How long and how often to try.
 
     Raises:
-        DataError: bad syntax, nothing matches, a shard is missing, or its store does not answer (SourceError).
+        DataError: bad syntax, ranges of over a million shards, nothing matches, a shard is missing, or its store does not answer (SourceError).
         MissingExtraError: the package of its store is not installed.
     """
     if not urls.strip():
         raise DataError("no shards were named; give for example 'data/train-{00000..00003}.tar'")
+    for url in urls.split("::"):
+        _refuse_endless(url)
     try:
         expanded = expand_urls(urls)
     except (AssertionError, ValueError) as error:  # unset ${variable}, unbalanced braces
@@ -39,6 +46,17 @@ def expand_shards(urls: str, policy: ReadPolicy = _NO_POLICY) -> list[ShardSourc
         ) from error
     stores: dict[str, Store] = {}
     return [source for url in expanded for source in _sources(url, stores, policy)]
+
+
+def _refuse_endless(url: str) -> None:
+    """Every name of a range is made before the first is looked for."""
+    ends = [match.groups() for match in _RANGE.finditer(url)]
+    if any(len(digits) > _LONGEST for pair in ends for digits in pair) or (
+        math.prod(abs(int(first) - int(last)) + 1 for first, last in ends) > _MOST
+    ):
+        raise DataError(
+            f"{url!r} names more than {_MOST:,} shards; give a range that is there, as in 'train-{{00000..00003}}.tar'"
+        )
 
 
 def _sources(url: str, stores: dict[str, Store], policy: ReadPolicy) -> list[ShardSource]:
