@@ -31,7 +31,8 @@ def expand_shards(urls: str, policy: ReadPolicy = _NO_POLICY) -> list[ShardSourc
         policy: How long and how often to try.
 
     Raises:
-        DataError: bad syntax, ranges of over a million shards, nothing matches, a shard is missing, or its store does not answer (SourceError).
+        DataError: bad syntax, ranges of over a million shards, nothing matches, a shard is missing, or its store does
+            not answer (SourceError).
         MissingExtraError: the package of its store is not installed.
     """
     if not urls.strip():
