@@ -90,6 +90,8 @@ def test_not_usable_where_the_order_is_wrong_or_the_groups_are_few() -> None:
     few = judged([dataclasses.replace(p, cluster=p.data) for p in made()])
     assert few.verdict.code == "not usable"
     assert "its points are of 2 groups, at least 5 are needed" in few.verdict.text
+    assert few.answer.startswith("It is not settled whether the validation loss ranks")
+    assert "; at least 5 groups are needed)." in few.answer
 
 
 def test_lower_is_better_turns_every_condition() -> None:

@@ -22,6 +22,7 @@ from unveil_evalharness.statistics.resampling import draw_counts, draw_group_cou
 __all__ = [
     "LARGE",
     "LOSS_STEP",
+    "MIN_GROUPS",
     "MIN_POINTS",
     "Estimate",
     "Refusal",
@@ -33,6 +34,9 @@ __all__ = [
 
 MIN_POINTS = 5
 """With four points even a perfect order happens by chance in 1 of 12 tables (both directions): too often to report."""
+
+MIN_GROUPS = 5
+"""With fewer groups, resampling them tells nothing; as many as the points that a coefficient needs."""
 
 LOSS_STEP = 0.01
 """The slope is given per this much validation loss, about the distance between neighbouring published runs."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unveil_evalharness.correlate.axis import Axis
 from unveil_evalharness.correlate.join import Column, LeftOut, Point, Points, mark_overfitted
 from unveil_evalharness.correlate.reader import Reader
-from unveil_evalharness.correlate.verdict import MIN_GROUPS
+from unveil_evalharness.correlate.statistics import MIN_GROUPS
 from unveil_evalharness.errors import ResultsError
 from unveil_evalharness.parsing import nearest
 

@@ -22,18 +22,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unveil_evalharness.correlate.join import Column, Point
-from unveil_evalharness.correlate.statistics import Estimate, Statistics
+from unveil_evalharness.correlate.statistics import MIN_GROUPS, Estimate, Statistics
 from unveil_evalharness.correlate.study import Study
 from unveil_evalharness.correlate.words import interval_text, named, noise_note, num_weak, number
 from unveil_evalharness.statistics.steps import Side
 
-__all__ = ["MIN_GROUPS", "RANKS", "Criterion", "Verdict", "judge"]
+__all__ = ["RANKS", "Criterion", "Verdict", "judge"]
 
 RANKS = 0.5
 """Spearman's interval must stay this far from zero to call x a ranking; about two of three pairs in the right order."""
-
-MIN_GROUPS = 5
-"""With fewer groups, resampling them tells nothing; as many as the points that a coefficient needs."""
 
 Code = Literal["usable", "usable one-sided", "not usable"]
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from unveil_evalharness.correlate.join import Column, Point
-from unveil_evalharness.correlate.statistics import LOSS_STEP, Estimate, Statistics
+from unveil_evalharness.correlate.statistics import LOSS_STEP, MIN_GROUPS, Estimate, Statistics
 from unveil_evalharness.statistics.intervals import Interval
 
 __all__ = [
@@ -54,14 +54,18 @@ def named(x: str) -> str:
 def answer(column: Column, points: Sequence[Point], statistics_: Statistics) -> str:
     """Whether a lower loss (or better x) goes with a better metric, how surely, on how many points, in plain words.
 
-    A direction is claimed only when the interval of Spearman's coefficient leaves out zero and the permutation test
-    agrees; when most values do not beat the trivial baseline, that is said in the same breath.
+    A direction is claimed only when the interval of Spearman's coefficient leaves out zero, over `MIN_GROUPS` groups
+    where points are grouped, and the permutation test agrees; when most values do not beat the trivial baseline, that
+    is said in the same breath.
     """
     spearman, best = statistics_.spearman, statistics_.spearman.best
     level = f"{statistics_.confidence:.0%}".replace("%", " %")
     kind = "" if spearman.grouped is None else f" over {statistics_.num_groups} groups"
     figures = f"Spearman {number(spearman.value)}, {level} interval{kind} {interval_text(best)}, n = {statistics_.n}"
     settled = best is not None and best.excludes(0.0) and statistics_.permutation_p_value <= 1 - statistics_.confidence
+    if statistics_.num_groups is not None and statistics_.num_groups < MIN_GROUPS:
+        settled = False
+        figures += f"; at least {MIN_GROUPS} groups are needed"
     better, x = ("lower", "less") if column.lower_x_is_better else ("higher", "more"), column.x
     if not settled:
         sentence = f"It is not settled whether {named(x)} ranks {column.metric} ({figures})."
