@@ -4,6 +4,7 @@ import os
 
 import pytest
 from object_store import CREDENTIALS, client, proxy_before, s3_server
+from s3fs import S3FileSystem
 from unveil_pretrain.data import ShardDataset
 
 
@@ -35,6 +36,7 @@ def server(folder):
 
 @pytest.fixture(scope="module")
 def proxy(server):
+    S3FileSystem.clear_instance_cache()  # those of another module's tests know another address
     with proxy_before(server) as proxy:
         yield proxy
 
