@@ -53,7 +53,7 @@ bench-gpu: install ## the same on one GPU, with MFU and peak memory, in at most 
 	$(PY) -m benchmarks --device cuda $(BENCH)
 
 docs: install ## the documents as a site in site/; a broken link, anchor or reference fails
-	$(PY) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 release: install ## check and build PACKAGE=masking into dist/; TAG=yes also tags it (nothing is uploaded)
 	$(PY) tools/release.py $(PACKAGE) $(if $(TAG),--tag)

@@ -100,7 +100,10 @@ def _plain(box: str) -> str:
             parts[-1].append(line)
     body = parts[0] if "╭" in box or len(parts) == 1 else parts[1]
     if body and body[0].startswith("Missing from"):
-        return "missing " + ", ".join(line.split()[0] for line in body if line.startswith("--"))
+        # An option by its name, an argument without one by what it says.
+        named = [line.split()[0] for line in body if line.startswith("--")]
+        unnamed = [said for word, said in itertools.pairwise(body) if word in {"STR", "PATH"}]
+        return "missing " + ", ".join([*named, *unnamed])
     return re.sub(r"^Error parsing \w+Options: ", "", " ".join(" ".join(body).split()))
 
 

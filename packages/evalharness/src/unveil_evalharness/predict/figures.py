@@ -14,7 +14,6 @@ __all__ = ["boundary_figure", "forecast_figure", "law_figure"]
 
 _NUM_LENGTHS = 25
 _NUM_BOUNDARY_LENGTHS = 12
-_THOUSAND = 1e3
 
 
 def law_figure(known: KnownRuns, law: Law, resampled: Sequence[Law], *, level: float) -> Figure:
@@ -99,8 +98,8 @@ def boundary_figure(known: KnownRuns, law: Law, resampled: Sequence[Law], *, lev
             Series(
                 style="band",
                 x=tuple(map(float, lengths[held])),
-                low=tuple(map(float, line.low[held] / _THOUSAND)),
-                high=tuple(map(float, line.high[held] / _THOUSAND)),
+                low=tuple(map(float, line.low[held])),
+                high=tuple(map(float, line.high[held])),
                 colour=colour,
             )
         )
@@ -108,7 +107,7 @@ def boundary_figure(known: KnownRuns, law: Law, resampled: Sequence[Law], *, lev
             Series(
                 style="line",
                 x=tuple(map(float, lengths[known_ends])),
-                y=tuple(map(float, line.images[known_ends] / _THOUSAND)),
+                y=tuple(map(float, line.images[known_ends])),
                 colour=colour,
             )
         )
@@ -117,9 +116,7 @@ def boundary_figure(known: KnownRuns, law: Law, resampled: Sequence[Law], *, lev
         name="overfitting_boundary",
         title="Images below which the last doubling of the length raises the validation loss",
         alternative=f"Images needed at {lengths[-1]:,.0f} steps: {'; '.join(ends)}.",
-        panels=(
-            Panel(title="", x_label="steps", y_label="different images, thousand", series=tuple(series), x_log=True),
-        ),
+        panels=(Panel(title="", x_label="steps", y_label="different images", series=tuple(series), x_log=True),),
         key=tuple(
             KeyEntry(label=model, colour=colour, style="line")
             for model, colour in zip(models, colour_names(len(models)), strict=True)

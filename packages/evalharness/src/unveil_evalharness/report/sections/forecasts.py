@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from unveil_evalharness.correlate.correlation import Correlation
 from unveil_evalharness.correlate.evidence import Evidence
 from unveil_evalharness.errors import HarnessError, ResultsError, one_line
-from unveil_evalharness.predict.figures import boundary_figure, law_figure
+from unveil_evalharness.predict import figures  # the module: it imports report.plot, whichever of the two comes first
 from unveil_evalharness.predict.forecast import forecast
 from unveil_evalharness.predict.known import KnownRuns, known_from_evidence
 from unveil_evalharness.predict.law import bootstrap_laws, fit_law, law_data
@@ -100,8 +100,8 @@ def _law(sets: Sequence[KnownRuns]) -> tuple[list[Figure], str]:
         return [], f"No scaling law: {one_line(error)}."
     law = fit_law(data)
     resampled = bootstrap_laws(data, law, num_resamples=_NUM_RESAMPLES)
-    drawn = [law_figure(known, law, resampled, level=LEVEL)]
-    drawn += [boundary_figure(known, law, resampled, level=LEVEL)] if data.over_fits else []
+    drawn = [figures.law_figure(known, law, resampled, level=LEVEL)]
+    drawn += [figures.boundary_figure(known, law, resampled, level=LEVEL)] if data.over_fits else []
     return drawn, ""
 
 
