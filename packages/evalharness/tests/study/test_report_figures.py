@@ -5,11 +5,11 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unveil_evalharness.plot import Figure, Panel, Series, colour_names
 from unveil_evalharness.published import read_published
 from unveil_evalharness.report.figures.forecast import Forecasted, forecast_figure
 from unveil_evalharness.report.figures.runs import Look, RunPoint, count_text, overfitted
 from unveil_evalharness.report.figures.scatter import residual_panel, scatter_panel
-from unveil_evalharness.report.plot import Figure, Panel, Series, colour_names
 from unveil_evalharness.report.scales import Scale, tick_text
 from unveil_evalharness.report.svg import figure_html
 

@@ -30,7 +30,7 @@ from unveil_evalharness.predict.known import (
 )
 
 if TYPE_CHECKING:
-    from unveil_evalharness.report.plot import Figure
+    from unveil_evalharness.plot import Figure
 
 __all__ = ["PredictOptions", "main"]
 

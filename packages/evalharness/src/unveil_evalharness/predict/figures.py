@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unveil_evalharness.plot import Figure, KeyEntry, Panel, Series, colour_names
 from unveil_evalharness.predict.boundary import boundary
 from unveil_evalharness.predict.forecast import Forecast
 from unveil_evalharness.predict.known import KnownRuns, Query
 from unveil_evalharness.predict.law import Law
-from unveil_evalharness.report.plot import Figure, KeyEntry, Panel, Series, colour_names
 
 __all__ = ["boundary_figure", "forecast_figure", "law_figure"]
 

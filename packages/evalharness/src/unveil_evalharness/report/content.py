@@ -6,7 +6,7 @@ A part of the harness that has something to report hands over a `Section`.
 from dataclasses import dataclass
 from typing import Literal
 
-from unveil_evalharness.report.plot import Figure
+from unveil_evalharness.plot import Figure
 from unveil_evalharness.report.tables import Table
 
 __all__ = ["Answer", "Content", "Gallery", "Section", "Shot"]

@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from unveil_evalharness.plot import Figure
 from unveil_evalharness.report.content import Content, Section
-from unveil_evalharness.report.plot import Figure
 from unveil_evalharness.report.tables import Cell, Table
 from unveil_evalharness.results import ResultRow, to_frame
 

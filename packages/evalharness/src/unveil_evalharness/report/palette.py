@@ -17,7 +17,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from unveil_backbones.terminal import visible
 
-from unveil_evalharness.report.plot import NUM_SCALE_COLOURS
+from unveil_evalharness.plot import NUM_SCALE_COLOURS
 
 __all__ = [
     "DARK",
@@ -68,7 +68,7 @@ DARK = Theme(
 
 
 def colour_of(theme: Theme, name: str) -> str:
-    """The colour behind a name of `unveil_evalharness.report.plot.colour_names`, as ``#rrggbb``."""
+    """The colour behind a name of `unveil_evalharness.plot.colour_names`, as ``#rrggbb``."""
     if name in ("muted", "ink"):
         return theme.muted if name == "muted" else theme.ink
     kind, index = name[0], int(name[1:])

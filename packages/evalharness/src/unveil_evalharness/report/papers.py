@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from unveil_evalharness.plot import Figure, KeyEntry, Panel, Series
 from unveil_evalharness.report.palette import (
     LIGHT,
     MARKERS,
@@ -23,7 +24,6 @@ from unveil_evalharness.report.palette import (
     png_bytes,
     svg_bytes,
 )
-from unveil_evalharness.report.plot import Figure, KeyEntry, Panel, Series
 from unveil_evalharness.report.scales import Scale, tick_text, x_ticks
 
 __all__ = ["PaperFiles", "paper_files"]

@@ -10,6 +10,7 @@ from unveil_evalharness.correlate.correlation import Correlation, Stratum, corre
 from unveil_evalharness.correlate.load import load
 from unveil_evalharness.correlate.table import Roles
 from unveil_evalharness.errors import ResultsError
+from unveil_evalharness.plot import Figure
 from unveil_evalharness.predict.known import KnownRuns, known_from_table
 from unveil_evalharness.published import PUBLISHED, read_published
 from unveil_evalharness.report.content import Answer, Content, Section
@@ -19,7 +20,6 @@ from unveil_evalharness.report.figures.runs import Look, RunPoint, count_text
 from unveil_evalharness.report.figures.scatter import residual_panel, scatter_panel
 from unveil_evalharness.report.figures.study import printed_figures
 from unveil_evalharness.report.machine import frame_csv
-from unveil_evalharness.report.plot import Figure
 from unveil_evalharness.report.sections.forecasts import forecast_section
 from unveil_evalharness.report.sections.headline import stratum_answer
 from unveil_evalharness.report.sections.studies import correlation_section

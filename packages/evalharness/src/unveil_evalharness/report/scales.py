@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from unveil_evalharness.report.plot import Panel
+from unveil_evalharness.plot import Panel
 
 __all__ = ["Scale", "tick_text", "x_ticks"]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 
-from unveil_evalharness.report.plot import MAX_POINTS, Figure, KeyEntry, Panel, Series
+from unveil_evalharness.plot import MAX_POINTS, Figure, KeyEntry, Panel, Series
 from unveil_evalharness.report.scales import Scale, tick_text, x_ticks
 
 __all__ = ["figure_html", "whole_words"]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from unveil_backbones.manifest import Manifest
 
 from unveil_evalharness.correlate.words import number
+from unveil_evalharness.plot import Figure, KeyEntry, Panel, Series
 from unveil_evalharness.report.figures.runs import Look, RunPoint, by_data, count_text
-from unveil_evalharness.report.plot import Figure, KeyEntry, Panel, Series
 
 __all__ = ["MAX_CURVES", "length_figure", "training_panel"]
 

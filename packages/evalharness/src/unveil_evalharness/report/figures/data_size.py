@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from unveil_evalharness.plot import Figure, KeyEntry, Panel, Series, colour_names
 from unveil_evalharness.report.figures.runs import RunPoint, count_text
-from unveil_evalharness.report.plot import Figure, KeyEntry, Panel, Series, colour_names
 
 __all__ = ["data_size_figure"]
 

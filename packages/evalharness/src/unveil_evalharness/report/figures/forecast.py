@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unveil_evalharness.correlate.words import number
-from unveil_evalharness.report.plot import Figure, KeyEntry, Panel, Series, colour_names
+from unveil_evalharness.plot import Figure, KeyEntry, Panel, Series, colour_names
 
 __all__ = ["Forecasted", "forecast_figure"]
 

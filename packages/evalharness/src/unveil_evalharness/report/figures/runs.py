@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from unveil_evalharness.correlate.words import number
+from unveil_evalharness.plot import KeyEntry, Series, colour_names
 from unveil_evalharness.report.palette import MARKERS
-from unveil_evalharness.report.plot import KeyEntry, Series, colour_names
 
 __all__ = ["Look", "RunPoint", "by_data", "count_text", "dots", "overfitted"]
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from unveil_evalharness.correlate.words import number
+from unveil_evalharness.plot import KeyEntry, Panel, Series
 from unveil_evalharness.report.figures.runs import Look, RunPoint, dots
-from unveil_evalharness.report.plot import KeyEntry, Panel, Series
 
 __all__ = ["baseline_entry", "residual_panel", "scatter_panel"]
 

@@ -9,12 +9,12 @@ from unveil_backbones.manifest import Manifest
 from unveil_evalharness.correlate.correlation import Correlation, Stratum
 from unveil_evalharness.correlate.join import Point
 from unveil_evalharness.correlate.words import interval_text, number
+from unveil_evalharness.plot import Figure, Panel
 from unveil_evalharness.report.figures.curves import MAX_CURVES, length_figure, training_panel
 from unveil_evalharness.report.figures.data_size import data_size_figure
 from unveil_evalharness.report.figures.runs import Look, RunPoint, overfitted
 from unveil_evalharness.report.figures.scatter import baseline_entry, residual_panel, scatter_panel
 from unveil_evalharness.report.lookup import Lookup, column_title
-from unveil_evalharness.report.plot import Figure, Panel
 
 __all__ = ["OVERFITTED_NOTE", "printed_figures", "run_points", "study_figures"]
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from unveil_evalharness.correlate.correlation import Correlation
 from unveil_evalharness.correlate.evidence import Evidence
 from unveil_evalharness.errors import HarnessError, ResultsError, one_line
-from unveil_evalharness.predict import figures  # the module: it imports report.plot, whichever of the two comes first
+from unveil_evalharness.plot import Figure
+from unveil_evalharness.predict.figures import boundary_figure, law_figure
 from unveil_evalharness.predict.forecast import forecast
 from unveil_evalharness.predict.known import KnownRuns, known_from_evidence
 from unveil_evalharness.predict.law import bootstrap_laws, fit_law, law_data
 from unveil_evalharness.report.content import Section
 from unveil_evalharness.report.figures.forecast import Forecasted, forecast_figure
-from unveil_evalharness.report.plot import Figure
 from unveil_evalharness.report.tables import Cell, Table
 
 __all__ = ["MAX_RUNS", "forecast_section", "forecasts_of_evidence"]
@@ -100,8 +100,8 @@ def _law(sets: Sequence[KnownRuns]) -> tuple[list[Figure], str]:
         return [], f"No scaling law: {one_line(error)}."
     law = fit_law(data)
     resampled = bootstrap_laws(data, law, num_resamples=_NUM_RESAMPLES)
-    drawn = [figures.law_figure(known, law, resampled, level=LEVEL)]
-    drawn += [figures.boundary_figure(known, law, resampled, level=LEVEL)] if data.over_fits else []
+    drawn = [law_figure(known, law, resampled, level=LEVEL)]
+    drawn += [boundary_figure(known, law, resampled, level=LEVEL)] if data.over_fits else []
     return drawn, ""
 
 
