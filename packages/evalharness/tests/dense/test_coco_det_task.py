@@ -266,7 +266,8 @@ def test_it_learns_what_it_is_shown(coco_root, make_context, encoder):
     (validation / "val2017").rename(validation / "unused")
     (validation / "train2017").rename(validation / "val2017")
     (validation / "train2017").symlink_to(validation / "val2017", target_is_directory=True)
-    schedule = dataclasses.replace(quick_protocol().schedule, max_iters=60)
+    # After 60 updates the AP of the ViT is 0.07 or 0.3, by the processor's rounding.
+    schedule = dataclasses.replace(quick_protocol().schedule, max_iters=120)
     protocol = dataclasses.replace(quick_protocol(), image_size=64, batch_size=4, schedule=schedule)
     context, _ = make_context(coco_root, protocol, encoder=encoder)
     result = CocoDetection().run(context)
