@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import fisher_exact
 from unveil_evalharness.published import read_published
 from unveil_evalharness.statistics.attenuation import disattenuated, noise_floor, reliability, replicate_noise
 from unveil_evalharness.statistics.offset import matched_offset, source_offset
@@ -74,6 +77,20 @@ def test_falling_steps_gain_and_rising_ones_are_a_coin_toss(xie) -> None:
     assert (found.rising.num_gained, found.rising.num_lost, found.rising.num_steps) == (7, 7, 14)
     assert (found.falling.gained.low, found.rising.gained.low) == pytest.approx((0.879, 0.268), abs=5e-4)
     assert len(found.steps) == 42
+    assert found.p_value == pytest.approx(0.000127, abs=5e-7)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_gains_of_both_sides_are_compared_by_fishers_exact_test(kinds) -> None:
+    """Pairs of two runs each: (whether x falls, whether y gains)."""
+    x = np.array([value for falls, _ in kinds for value in ((1.0, 0.0) if falls else (0.0, 1.0))])
+    y = np.array([value for _, gains in kinds for value in ((0.0, 1.0) if gains else (1.0, 0.0))])
+    found = steps(x, y, np.repeat(np.arange(len(kinds)), 2), np.tile([1.0, 2.0], len(kinds)))
+    table = [[kinds.count((falls, gains)) for gains in (True, False)] for falls in (True, False)]
+    if 0 in map(sum, table):
+        assert found.p_value is None
+    else:
+        assert found.p_value == pytest.approx(fisher_exact(table, alternative="greater").pvalue, rel=1e-9)
 
 
 def test_steps_average_seeds_and_skip_none() -> None:

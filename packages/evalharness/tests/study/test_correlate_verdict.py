@@ -63,6 +63,18 @@ def test_one_sided_where_no_loss_ever_rose() -> None:
     stratum = judged(made(rising=0))
     assert stratum.verdict.code == "usable one-sided"
     assert "it never rose from a run to the next longer one" in stratum.verdict.text
+    falling = stratum.verdict.criteria[3]
+    assert falling.text.endswith("; it never rose, and whether longer runs have gained anyhow is not known")
+
+
+def test_not_usable_where_longer_runs_gain_whatever_the_loss_does() -> None:
+    points = [dataclasses.replace(p, value=p.value + 0.1 * (p.step >= 400) + 0.1 * (p.step >= 800)) for p in made()]
+    stratum = judged(points)
+    assert stratum.study.steps.falling.gained.low > 0.5
+    assert stratum.study.steps.rising.num_gained == stratum.study.steps.rising.num_steps == 12
+    assert holds(stratum)[3:] == [False, False]
+    assert "where it rose, 12 of 12 gained (Fisher's p = 1)" in stratum.verdict.criteria[3].text
+    assert stratum.verdict.code == "not usable"
 
 
 def test_not_usable_where_the_size_alone_is_what_ranks() -> None:
@@ -91,7 +103,9 @@ def test_not_usable_where_the_order_is_wrong_or_the_groups_are_few() -> None:
     assert few.verdict.code == "not usable"
     assert "its points are of 2 groups, at least 5 are needed" in few.verdict.text
     assert few.answer.startswith("It is not settled whether the validation loss ranks")
-    assert "; at least 5 groups are needed)." in few.answer
+    assert "no interval of 2 groups, at least 5 are needed" in few.answer
+    assert few.statistics.spearman.best is None
+    assert "come from 2 groups; so few groups have no interval." in few.cautions[-1]
 
 
 def test_lower_is_better_turns_every_condition() -> None:

@@ -37,7 +37,7 @@ def test_published_report_answers_with_the_verdict_and_the_sources_offset(publis
     assert "do not use it across data sources" in answer.text
     tables = {table.title.partition(": ")[2]: table for table in section(published.content, "correlation").folded}
     steps = [row[1].text for row in tables["steps, conditions, offsets, noise"].rows]
-    assert steps[:2] == ["28 of 28 gained", "7 of 14 gained"]
+    assert steps[:2] == ["28 of 28 gained", "7 of 14 gained (Fisher's p = 0.00013)"]
     groups = {row[1].text: row[4].value for row in tables["each group by itself"].rows}
     assert groups["ImageNet-1K 10%"] == pytest.approx(0.548, abs=5e-4)
 

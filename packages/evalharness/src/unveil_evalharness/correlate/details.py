@@ -103,7 +103,8 @@ def _steps(found: Steps, x: str, *, lower_is_better: bool) -> list[str]:
     return [
         f"Steps from a run to the next longer one of the same model and data, by the {x}:",
         f"  {falling.num_gained} of {falling.num_steps} {good} steps gained{share(falling)}, "
-        f"{rising.num_gained} of {rising.num_steps} {bad} steps did{share(rising)}",
+        f"{rising.num_gained} of {rising.num_steps} {bad} steps did{share(rising)}"
+        + ("" if found.p_value is None else f"; Fisher's p = {found.p_value:.2g}"),
     ]
 
 

@@ -70,12 +70,14 @@ class Estimate:
     bca: Interval | None = None
     """Bias-corrected and accelerated bootstrap."""
     grouped: Interval | None = None
-    """Bootstrap of whole groups; None when no groups were given or every point is its own."""
+    """Bootstrap of whole groups; None when no groups were given, every point is its own, or groups are few."""
+    few_groups: bool = False
+    """Whether the points are of fewer than `MIN_GROUPS` groups."""
 
     @property
     def best(self) -> Interval | None:
-        """The interval to quote: the grouped one where there is one, else the percentile one."""
-        if self.grouped is not None:
+        """The interval to quote: the grouped one where there is one, else the percentile one; none of few groups."""
+        if self.grouped is not None or self.few_groups:
             return self.grouped
         return None if self.low is None or self.high is None else Interval(low=self.low, high=self.high)
 
@@ -97,7 +99,7 @@ class Statistics:
     """Resamples that drew a constant column; they have no coefficient and are left out of the intervals."""
     confidence: float
     num_groups: int | None = None
-    """Groups that the grouped intervals resample."""
+    """Groups that the points are of, which the grouped intervals resample if they are not few."""
     method: str = "bootstrap"
     """Or "infinitesimal jackknife"."""
 
@@ -226,6 +228,10 @@ def _labels(groups: Groups) -> Groups | None:
     return None if len(names) in (1, len(groups)) else labels
 
 
+def _are_few(labels: Groups | None) -> bool:
+    return labels is not None and int(labels.max()) + 1 < MIN_GROUPS
+
+
 def _is_constant(values: Vector) -> bool:
     """True when the values differ by rounding only (a mean over seeds may be off in the last bits)."""
     return bool(np.ptp(values) <= max(1e-12 * np.abs(values).max(), _LEAST_SPREAD))
@@ -249,7 +255,8 @@ def _bootstraps(
         alone = _in_chunks(x, y, num_resamples, lambda rows: draw_counts(generator, rows, len(x))) * unit
     if in_full:
         left_out = coefficients_of_counts(x, y, leave_out_counts(np.arange(len(x)))) * unit
-    if labels is not None:
+    few = _are_few(labels)
+    if labels is not None and not few:
         again = np.random.default_rng(seed)
         together = _in_chunks(x, y, num_resamples, lambda rows: draw_group_counts(again, rows, labels)) * unit
     found: list[Estimate] = []
@@ -265,6 +272,7 @@ def _bootstraps(
                 high=None if plain is None else plain.high,
                 bca=bca,
                 grouped=None if together is None else percentile_interval(together[:, column], confidence),
+                few_groups=few,
             )
         )
     return found, 0 if alone is None else int(np.isnan(alone[:, 0]).sum())
@@ -279,12 +287,13 @@ def _in_chunks(x: Vector, y: Vector, num_resamples: int, draw: Callable[[int], M
 def _limits(x: Vector, y: Vector, labels: Groups | None, unit: Vector, confidence: float) -> list[Estimate]:
     influence = influences(x, y)
     alone = standard_errors(influence) * unit
-    together = None if labels is None else standard_errors(influence, labels) * unit
+    few = _are_few(labels)
+    together = None if labels is None or few else standard_errors(influence, labels) * unit
     estimates: list[Estimate] = []
     for column, value in enumerate((coefficients(x, y) * unit).tolist()):
         plain = normal_interval(value, float(alone[column]), confidence)
         grouped = None if together is None else normal_interval(value, float(together[column]), confidence)
-        estimates.append(Estimate(value=value, low=plain.low, high=plain.high, grouped=grouped))
+        estimates.append(Estimate(value=value, low=plain.low, high=plain.high, grouped=grouped, few_groups=few))
     return estimates
 
 

@@ -9,8 +9,9 @@ The rule (docs/correlate.md explains it):
 3. *The metric measures something.* Most values beat the trivial baseline, and they spread by more than their own
    error.
 4. *Good news is news.* Of the steps to a longer run on which the loss fell, more gained than a coin would have: the
-   Wilson interval of the share lies above one half.
-5. *Bad news is news.* Likewise of the steps on which the loss rose, more lost.
+   Wilson interval of the share lies above one half. And they gained more often than those on which it rose, by Fisher's
+   exact test: where longer runs gain anyhow, a falling loss tells nothing.
+5. *Bad news is news.* Likewise of the steps on which the loss rose, more lost, and more often than the others.
 
 1 to 5: usable. 1 to 4: usable one-sided. Otherwise not usable. What cannot be tested for want of such points (one
 model, one length) is skipped and said; where there are steps but not one of them rises, nothing is known of that side,
@@ -60,7 +61,7 @@ def judge(column: Column, points: Sequence[Point], statistics: Statistics, study
     """Applies the rule to one stratum."""
     sign = 1 if column.lower_x_is_better != column.higher_is_better else -1  # of a helpful Spearman's coefficient
     criteria = [_ranks(statistics, sign), _ranks_within(study, sign), _measures(column, points)]
-    sides = _sides(column, study)
+    sides = _sides(column, statistics, study)
     if any(criterion.holds is False for criterion in criteria) or sides[0].holds is False:
         code: Code = "not usable"
     elif sides[1].holds is False:
@@ -105,16 +106,27 @@ def _measures(column: Column, points: Sequence[Point]) -> Criterion:
     return Criterion(name=name, holds=True, text=f"{len(points) - weak} of {len(points)} values beat the baseline")
 
 
-def _sides(column: Column, study: Study) -> list[Criterion]:
+def _sides(column: Column, statistics: Statistics, study: Study) -> list[Criterion]:
     better, worse = ("fell", "rose") if column.lower_x_is_better else ("rose", "fell")
     names = (f"a {_noun(better)} {column.x} is informative", f"a {_noun(worse)} {column.x} is informative")
     if study.steps is None:
         return [Criterion(name=name, holds=None, text="no model was trained to several lengths") for name in names]
-    falling, rising = study.steps.falling, study.steps.rising
+    falling, rising, p_value = study.steps.falling, study.steps.rising, study.steps.p_value
+    apart = p_value is None or p_value <= 1 - statistics.confidence
+    gained = _beside(rising.num_gained, rising.num_steps, "gained", worse, p_value)
+    lost = _beside(falling.num_lost, falling.num_steps, "lost", better, p_value)
     return [
-        Criterion(name=names[0], holds=falling.gained.low > 0.5, text=_side(falling, better)),
-        Criterion(name=names[1], holds=rising.lost.low > 0.5, text=_side(rising, worse)),
+        Criterion(name=names[0], holds=apart and falling.gained.low > 0.5, text=_side(falling, better) + gained),
+        Criterion(name=names[1], holds=apart and rising.lost.low > 0.5, text=_side(rising, worse) + lost),
     ]
+
+
+def _beside(num: int, num_steps: int, what: str, verb: str, p_value: float | None) -> str:
+    """What the steps of the other side did: longer runs may gain whatever x does."""
+    if not num_steps:
+        return f"; it never {verb}, and whether longer runs have {what} anyhow is not known"
+    known = "" if p_value is None else f" (Fisher's p = {p_value:.2g})"
+    return f"; where it {verb}, {num} of {num_steps} {what}{known}"
 
 
 def _noun(verb: str) -> str:

@@ -61,11 +61,11 @@ def answer(column: Column, points: Sequence[Point], statistics_: Statistics) -> 
     spearman, best = statistics_.spearman, statistics_.spearman.best
     level = f"{statistics_.confidence:.0%}".replace("%", " %")
     kind = "" if spearman.grouped is None else f" over {statistics_.num_groups} groups"
-    figures = f"Spearman {number(spearman.value)}, {level} interval{kind} {interval_text(best)}, n = {statistics_.n}"
+    about = f"{level} interval{kind} {interval_text(best)}"
+    if spearman.few_groups:
+        about = f"no interval of {statistics_.num_groups} groups, at least {MIN_GROUPS} are needed"
+    figures = f"Spearman {number(spearman.value)}, {about}, n = {statistics_.n}"
     settled = best is not None and best.excludes(0.0) and statistics_.permutation_p_value <= 1 - statistics_.confidence
-    if statistics_.num_groups is not None and statistics_.num_groups < MIN_GROUPS:
-        settled = False
-        figures += f"; at least {MIN_GROUPS} groups are needed"
     better, x = ("lower", "less") if column.lower_x_is_better else ("higher", "more"), column.x
     if not settled:
         sentence = f"It is not settled whether {named(x)} ranks {column.metric} ({figures})."
@@ -100,11 +100,12 @@ def cautions(column: Column, points: Sequence[Point], statistics_: Statistics) -
     noise = noise_note(points)
     if noise is not None:
         notes.append(noise)
-    if len(points) < _FEW:
+    if len(points) < _FEW and statistics_.spearman.best is not None:
         notes.append(f"With {len(points)} checkpoints a bootstrap interval tends to be too narrow.")
     if abs(statistics_.spearman.value) > 1 - 1e-12:
+        width = ", so every resample is too and the rank intervals have no width"
         notes.append(
-            "The order is perfect, so every resample is too and the rank intervals have no width; by chance alone a "
+            f"The order is perfect{width if statistics_.spearman.best is not None else ''}; by chance alone a "
             f"perfect order of {len(points)} has probability {statistics_.permutation_p_value:.2g}."
         )
     num_clusters = len({point.cluster or point.run for point in points})
@@ -113,6 +114,8 @@ def cautions(column: Column, points: Sequence[Point], statistics_: Statistics) -
         if statistics_.spearman.grouped is not None:
             few = ", and so few groups make even that too narrow" if num_clusters < _FEW else ""
             tail = f"the interval resamples whole groups{few}"
+        if statistics_.spearman.few_groups:
+            tail = "so few groups have no interval"
         kind = "groups" if points[0].cluster and points[0].cluster != points[0].run else "runs"
         notes.append(f"The {len(points)} checkpoints come from {num_clusters} {kind}; {tail}.")
     if statistics_.num_degenerate:

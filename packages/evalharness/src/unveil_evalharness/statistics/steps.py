@@ -4,6 +4,7 @@ A step goes from one run to the next longer one of the same model and data. Fall
 believed, rising ones whether bad news can. Shapes: n points.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,9 @@ class Steps:
     falling: Side
     rising: Side
     steps: tuple[Step, ...]
+    p_value: float | None
+    """Fisher's exact test, one-sided, of the falling steps' gaining no more often than the rising ones: longer runs
+    may gain whatever x does. None where one side has no step. It takes the steps as independent."""
 
 
 def steps(x: Vector, y: Vector, pairs: Groups, lengths: Vector, *, confidence: float = 0.95) -> Steps:
@@ -76,11 +80,20 @@ def steps(x: Vector, y: Vector, pairs: Groups, lengths: Vector, *, confidence: f
         )
         for mark in follows
     ]
-    return Steps(
-        falling=_side([step for step in found if step.change_x < 0], confidence),
-        rising=_side([step for step in found if step.change_x > 0], confidence),
-        steps=tuple(found),
-    )
+    falling = _side([step for step in found if step.change_x < 0], confidence)
+    rising = _side([step for step in found if step.change_x > 0], confidence)
+    return Steps(falling=falling, rising=rising, steps=tuple(found), p_value=_p_value(falling, rising))
+
+
+def _p_value(falling: Side, rising: Side) -> float | None:
+    if not falling.num_steps or not rising.num_steps:
+        return None
+    num_gained = falling.num_gained + rising.num_gained
+    ways = [
+        math.comb(falling.num_steps, gained) * math.comb(rising.num_steps, num_gained - gained)
+        for gained in range(falling.num_gained, min(falling.num_steps, num_gained) + 1)
+    ]
+    return sum(ways) / math.comb(falling.num_steps + rising.num_steps, num_gained)
 
 
 def _side(found: list[Step], confidence: float) -> Side:

@@ -107,7 +107,8 @@ def _conditions(name: str, study: Study, x: str) -> Table:
         facts.append(
             (f"steps to a longer run on which the {x} fell", f"{falling.num_gained} of {falling.num_steps} gained")
         )
-        facts.append(("steps on which it rose", f"{rising.num_gained} of {rising.num_steps} gained"))
+        beside = "" if study.steps.p_value is None else f" (Fisher's p = {study.steps.p_value:.2g})"
+        facts.append(("steps on which it rose", f"{rising.num_gained} of {rising.num_steps} gained{beside}"))
     if study.within is not None:
         within = study.within.statistics
         text = f"Spearman {_estimate(within.spearman).text}, Pearson {_estimate(within.pearson).text}"
