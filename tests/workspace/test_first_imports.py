@@ -1,0 +1,86 @@
+"""Every module can be the first that a process imports: no circle of imports bites who enters it there."""
+
+import re
+
+import pytest
+from first_imports import Imports, first_imports
+from workspace_manifest import Workspace, read_workspace
+
+# torchvision and mmcv have to be made importable where their compiled parts are not there.
+PREPARE = ("unveil_backbones:ensure_torchvision", "unveil_evalharness.compat:install")
+
+
+def modules_of(workspace: Workspace) -> list[str]:
+    """Every module of the four packages, by its dotted name."""
+    found = []
+    for member in workspace.members:
+        source = workspace.folder(member) / "src"
+        for path in sorted((source / member.module).rglob("*.py")):
+            parts = path.relative_to(source).with_suffix("").parts
+            found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return found
+
+
+def imported_at_once(workspace: Workspace) -> list[str]:
+    """Modules of others that a module of ours imports at its top; to import them beforehand saves time alone."""
+    ours = {member.module for member in workspace.members}
+    named: set[str] = set()
+    for member in workspace.members:
+        for path in (workspace.folder(member) / "src").rglob("*.py"):
+            named.update(re.findall(r"^(?:from|import) ([\w.]+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    return sorted(name for name in named if name.partition(".")[0] not in ours)
+
+
+def ordered(workspace: Workspace) -> list[str]:
+    """The packages, each after those that it requires."""
+    found: dict[str, None] = {}
+    for member in workspace.members:
+        found |= dict.fromkeys(needed.module for needed in workspace.with_siblings(member.name))
+    return list(found)
+
+
+@pytest.fixture(scope="module")
+def imports(root) -> Imports:
+    workspace = read_workspace(root)
+    return first_imports(
+        ordered(workspace), modules_of(workspace), preload=imported_at_once(workspace), prepare=PREPARE
+    )
+
+
+@pytest.mark.slow
+def test_every_module_can_be_imported_first(imports):
+    assert imports.broken == {}, "\n".join(f"{name}\n{said}" for name, said in imports.broken.items())
+    assert len(imports.good) > 500
+
+
+@pytest.mark.slow
+def test_modules_that_need_what_is_not_installed_are_named(imports):
+    """They were not tried: what they import of ours before that is known to be good, what comes after is not."""
+    if imports.missing:
+        pytest.skip("; ".join(f"{name} needs {what}" for name, what in imports.missing.items()))
+
+
+def test_a_circle_that_bites_from_one_side_alone_is_found(tmp_path):
+    """`drawn` imports a module of `shown`, whose package imports `drawn`: good from one end, broken from the other."""
+    files = {
+        "one/__init__.py": "",
+        "one/drawn.py": "from one.shown.marks import dot\nline = dot",
+        "one/shown/__init__.py": "from one.shown.page import page",
+        "one/shown/marks.py": "dot = 1",
+        "one/shown/page.py": "from one.drawn import line\npage = line",
+        "one/needs.py": "import not_installed_anywhere",
+        "one/lost.py": "import one.nowhere",
+        "one/fails.py": "raise RuntimeError('at once')",
+        "one/leaves.py": "import os\nos._exit(7)",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n", encoding="utf-8")
+    names = ["one", "one.drawn", "one.shown", "one.shown.marks", "one.needs", "one.lost", "one.fails", "one.leaves"]
+    found = first_imports(["one"], names, path=[tmp_path])
+    assert found.good == ("one", "one.shown", "one.shown.marks")
+    assert "cannot import name 'line' from partially initialized module 'one.drawn'" in found.broken.pop("one.drawn")
+    assert "No module named 'one.nowhere'" in found.broken.pop("one.lost")
+    assert "RuntimeError: at once" in found.broken.pop("one.fails")
+    assert found.broken == {"one.leaves": "the process ended with 7"}
+    assert found.missing == {"one.needs": "not_installed_anywhere"}
