@@ -123,7 +123,7 @@ def test_an_interrupt_shows_what_is_finished_and_gives_130(retrieval, flip_check
         (["run"], "missing --ckpt, --data-root, --output-path (see evalharness run --help)"),
         (
             ["run", "--ckpt", "a", "--data-root", "b", "--output-path", "c", "--taks", "d"],
-            "Unrecognized options: --taks",
+            "unknown option --taks; did you mean --tasks?",
         ),
         (["run", "--ckpt", "a", "--data-root", "b", "--output-path", "c", "--suite", "huge"], "invalid choice 'huge'"),
         (
@@ -138,7 +138,7 @@ def test_an_interrupt_shows_what_is_finished_and_gives_130(retrieval, flip_check
             "--data-root /no/such is not a folder",
         ),
         (["ls", "metric"], "cannot list 'metric'; did you mean metrics?"),
-        (["ls", "--tree"], "Unrecognized options: --tree (see evalharness ls --help)"),
+        (["ls", "--tree"], "unknown option --tree (see evalharness ls --help)"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_two(evalharness, arguments, message):

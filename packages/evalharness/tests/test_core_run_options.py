@@ -195,7 +195,7 @@ def test_options_from_a_file_stand_behind_those_of_the_command_line(tmp_path):
     [
         ("ckpt =", "is not TOML: "),
         ("ckpt = 1979-05-27", "ckpt is datetime.date"),
-        ('data_root = "d"\noutput_path = "o"\nckpt = "c"\nsead = 3', "Unrecognized options: --sead"),
+        ('data_root = "d"\noutput_path = "o"\nckpt = "c"\nsead = 3', "unknown option --sead; did you mean --seeds?"),
         (None, "No such file"),
     ],
 )

@@ -4,7 +4,6 @@ import contextlib
 import difflib
 import io
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
@@ -36,7 +35,10 @@ def parse_options(kind: type[_Options], command: str, arguments: Sequence[str]) 
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UsageError(f"{_plain(complaint.getvalue())} (see evalharness {command} --help)") from None
+        from unveil_evalharness.complaints import one_line
+
+        said = one_line(complaint.getvalue(), kind, arguments)
+        raise UsageError(f"{said} (see evalharness {command} --help)") from None
 
 
 def with_config(arguments: Sequence[str]) -> list[str]:
@@ -84,27 +86,6 @@ def nearest(word: str, words: Sequence[str]) -> str:
     near = difflib.get_close_matches(word, words, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"{hint} (one of {', '.join(words)})"
-
-
-def _plain(box: str) -> str:
-    """What tyro complains about, on one line, without the frame it draws around it.
-
-    The frame is made of box characters, or of ASCII where stdout is not UTF-8; then the title is a part of its own.
-    """
-    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    parts: list[list[str]] = [[]]
-    for line in lines:
-        if len(line) > 3 and not line.strip("─-"):
-            parts.append([])
-        elif line:
-            parts[-1].append(line)
-    body = parts[0] if "╭" in box or len(parts) == 1 else parts[1]
-    if body and body[0].startswith("Missing from"):
-        # An option by its name, an argument without one by what it says.
-        named = [line.split()[0] for line in body if line.startswith("--")]
-        unnamed = [said for word, said in itertools.pairwise(body) if word in {"STR", "PATH"}]
-        return "missing " + ", ".join([*named, *unnamed])
-    return re.sub(r"^Error parsing \w+Options: ", "", " ".join(" ".join(body).split()))
 
 
 def _comma_list_registry() -> "tyro.constructors.ConstructorRegistry":

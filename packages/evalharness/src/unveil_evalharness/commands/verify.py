@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from unveil_evalharness.errors import ResultsError, UnknownTaskError, UsageError
 from unveil_evalharness.findings import Finding
@@ -25,7 +26,7 @@ class VerifyOptions:
     Exit code 1 when something is not what it was; what cannot be looked at here is a warning.
     """
 
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Output folder of `evalharness run`."""
     data_root: Path | None = None
     """Also hash the data of the tasks again."""

@@ -7,8 +7,9 @@ import dataclasses
 import json
 import sys
 from dataclasses import dataclass
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from unveil_evalharness.compare.correction import Rule, adjust
 from unveil_evalharness.compare.difference import NUM_RESAMPLES, Contrast, Settings, contrast
@@ -31,10 +32,10 @@ class CompareOptions:
     Exit status: 0 compared, 2 bad input, 3 something is not comparable (the rest is still shown).
     """
 
-    a: Positional[str]
+    a: Annotated[Positional[str], arg(metavar="A")]
     """Output folder of `evalharness run`, or FOLDER:CHECKPOINT with a label or the start of a hash."""
-    b: Positional[str]
-    """The other side, in the same form."""
+    b: Annotated[Positional[str], arg(metavar="B")]
+    """The other side, in the same form as A."""
     tasks: tuple[str, ...] = ()
     """Tasks or metrics separated by commas; all tasks when left out."""
     all_metrics: bool = False

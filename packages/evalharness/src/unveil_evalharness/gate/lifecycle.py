@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 from unveil_backbones.places import is_there
 from unveil_backbones.whole_files import alone
 
@@ -66,7 +67,7 @@ class PromoteOptions(InitOptions):
 class ShowOptions:
     """Show a baseline and its history."""
 
-    baseline: Positional[Path]
+    baseline: Annotated[Positional[Path], arg(metavar="BASELINE")]
     """File of `gate init`."""
     json: bool = False
     """Print JSON."""
