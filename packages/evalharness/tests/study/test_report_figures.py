@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unveil_evalharness.plot import Figure, Panel, Series, colour_names
 from unveil_evalharness.published import read_published
+from unveil_evalharness.report.figures.data_size import data_size_figure
 from unveil_evalharness.report.figures.forecast import Forecasted, forecast_figure
 from unveil_evalharness.report.figures.runs import Look, RunPoint, count_text, overfitted
 from unveil_evalharness.report.figures.scatter import residual_panel, scatter_panel
+from unveil_evalharness.report.papers import paper_files
 from unveil_evalharness.report.scales import Scale, tick_text
 from unveil_evalharness.report.svg import figure_html
 
@@ -41,6 +43,10 @@ def test_a_scale_holds_its_values_and_its_ticks(values) -> None:
     ticks = scale.ticks()
     assert 1 <= len(ticks) <= 12
     assert all(scale.holds(tick) for tick in ticks)
+
+
+def test_an_axis_has_three_ticks_or_more_where_round_steps_allow_it() -> None:
+    assert Scale(low=6e4, high=1.18e6, start=0.0, end=1.0).ticks() == (2e5, 4e5, 6e5, 8e5, 1e6)
 
 
 @given(st.lists(st.floats(1e-3, 1e9), min_size=1, max_size=8))
@@ -78,6 +84,34 @@ def test_looks_tell_models_apart_and_lengths_where_there_is_one_model() -> None:
     assert len({Look.of(lengths).marker_of(p) for p in lengths}) == 2
     assert len(set(colour_names(6))) == 6
     assert len(set(colour_names(16))) == 16
+
+
+def test_a_key_explains_the_markers_of_figures_that_tell_runs_apart_by_them() -> None:
+    points = [point(1.0, steps=5), point(1.0, steps=9), point(1.0, steps=9, overfitted=True)]
+    look = Look.of(points)
+    assert [entry.label for entry in look.key(points, lines=True)] == ["10 images", "5 steps", "9 steps", "over-fitted"]
+    assert {entry.marker for entry in look.key(points) if "steps" in entry.label} == {0, 1}
+    assert [entry.label for entry in look.key(points, lines=True, markers=False)] == ["10 images", "over-fitted"]
+
+
+def test_values_over_data_size_have_bars_of_one_standard_error() -> None:
+    points = [point(1.0, 0.5, num_images=n, value_standard_error=error) for n, error in ((10, 0.1), (20, None))]
+    figure = data_size_figure(points, name="f", metric="acc1")
+    assert figure is not None
+    (dots,) = (series for series in figure.panels[0].series if series.style == "points")
+    assert (dots.low, dots.high) == ((0.4, 0.5), (0.6, 0.5))
+    assert figure.notes == ("Bars: one standard error.",)
+    bare = data_size_figure([point(1.0, num_images=n) for n in (10, 20)], name="f", metric="acc1")
+    assert bare is not None
+    assert bare.notes == ()
+
+
+def test_large_numbers_are_written_short_in_files_too() -> None:
+    series = Series(style="line", x=(1.0, 2.0), y=(2e5, 1.2e6))
+    svg = paper_files(Figure(name="f", title="t", alternative="a", panels=(_panel(series),))).svg
+    assert b"<!-- 400k -->" in svg
+    assert b"<!-- 1M -->" in svg
+    assert b"1e6" not in svg
 
 
 def test_forecasts_lie_where_they_are_said_to_lie() -> None:

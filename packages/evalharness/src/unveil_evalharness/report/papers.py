@@ -29,6 +29,7 @@ from unveil_evalharness.report.scales import Scale, tick_text, x_ticks
 __all__ = ["PaperFiles", "paper_files"]
 
 _MANY_POINTS = 20
+_LARGE = 10_000
 _WIDTH = 300.0
 _LINES: dict[str, Literal["-", ":", "--"]] = {"line": "-", "dotted": ":", "level": "--"}
 
@@ -93,6 +94,8 @@ def _panel(axes: Axes, panel: Panel, theme: Theme) -> None:
         axes.xaxis.set_major_locator(FixedLocator(x_ticks(panel, Scale.around(values, 0.0, _WIDTH, log=True))))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value, value)))
+    if max(map(abs, axes.get_ylim())) >= _LARGE:  # written short, as on the page, instead of times a power of ten
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value, value)))
 
 
 def _series(axes: Axes, series: Series, theme: Theme, size: float) -> None:

@@ -10,7 +10,7 @@ from unveil_evalharness.plot import Panel
 __all__ = ["Scale", "tick_text", "x_ticks"]
 
 _PADDING = 0.06
-_ROOM, _MANY_TICKS = 36.0, 7
+_ROOM, _MANY_TICKS, _FEW_TICKS = 36.0, 7, 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,9 +62,16 @@ class Scale:
                 return found[:: -(-len(found) // wanted)]
         raw = (self.high - self.low) / wanted
         magnitude = 10.0 ** math.floor(math.log10(raw))
-        step = next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude >= raw * (1 - 1e-9))
-        first = math.ceil(self.low / step)
-        return tuple(n * step for n in range(first, math.floor(self.high / step) + 1) if self.holds(n * step))
+        multiples = (1, 2, 5, 10)
+        chosen = next(i for i, m in enumerate(multiples) if m * magnitude >= raw * (1 - 1e-9))
+        found = self._multiples_of(multiples[chosen] * magnitude)
+        if len(found) < _FEW_TICKS and chosen:
+            found = self._multiples_of(multiples[chosen - 1] * magnitude)
+        return found
+
+    def _multiples_of(self, step: float) -> tuple[float, ...]:
+        numbers = range(math.ceil(self.low / step), math.floor(self.high / step) + 1)
+        return tuple(n * step for n in numbers if self.holds(n * step))
 
 
 def tick_text(value: float, step: float) -> str:

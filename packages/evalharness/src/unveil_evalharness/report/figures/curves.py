@@ -71,7 +71,7 @@ def length_figure(points: Sequence[RunPoint], look: Look, *, name: str, loss_nam
             )
     if not panels:
         return None
-    key = [entry for entry in look.key(points, lines=True) if not entry.hollow]
+    key = [entry for entry in look.key(points, lines=True, markers=False) if not entry.hollow]
     hollow = [KeyEntry(label="over-fitted", hollow=True)] if any(point.overfitted for point in points) else []
     return Figure(
         name=name,

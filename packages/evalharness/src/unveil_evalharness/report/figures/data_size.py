@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from unveil_evalharness.plot import Figure, KeyEntry, Panel, Series, colour_names
-from unveil_evalharness.report.figures.runs import RunPoint, count_text
+from unveil_evalharness.report.figures.runs import RunPoint, bars_note, count_text, value_ends
 
 __all__ = ["data_size_figure"]
 
@@ -49,6 +49,7 @@ def data_size_figure(points: Sequence[RunPoint], *, name: str, metric: str) -> F
         alternative=f"{metric} against data size for {', '.join(kinds)}",
         panels=panels,
         key=tuple(key),
+        notes=bars_note(panels),
     )
 
 
@@ -71,6 +72,8 @@ def _lines(points: Sequence[RunPoint], colours: dict[str, str], metric: str, *, 
                         style="points",
                         x=tuple(float(point.num_images) for point in chosen),
                         y=tuple(point.value or 0.0 for point in chosen),
+                        low=value_ends(chosen, -1),
+                        high=value_ends(chosen, 1),
                         tips=tuple(point.tip(metric) for point in chosen),
                         colour=colours[kind],
                         hollow=mark,

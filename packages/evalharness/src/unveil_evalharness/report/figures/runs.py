@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from unveil_evalharness.correlate.words import number
-from unveil_evalharness.plot import KeyEntry, Series, colour_names
+from unveil_evalharness.plot import KeyEntry, Panel, Series, colour_names
 from unveil_evalharness.report.palette import MARKERS
 
-__all__ = ["Look", "RunPoint", "by_data", "count_text", "dots", "overfitted"]
+__all__ = ["Look", "RunPoint", "bars_note", "by_data", "count_text", "dots", "overfitted", "value_ends"]
 
 _MANY_IN_KEY = 12
 
@@ -72,15 +72,21 @@ class Look:
         """Index of the point's marker."""
         return self.marker[point.model if self.by_model else str(point.steps)]
 
-    def key(self, points: Sequence[RunPoint], *, lines: bool = False) -> tuple[KeyEntry, ...]:
-        """What colours, markers and outlines mean, as far as `points` use them."""
+    def key(self, points: Sequence[RunPoint], *, lines: bool = False, markers: bool = True) -> tuple[KeyEntry, ...]:
+        """What colours, markers and outlines mean, as far as `points` use them.
+
+        Args:
+            points: The runs that are drawn.
+            lines: Whether the colours are those of lines.
+            markers: Whether the figure tells runs apart by markers.
+        """
         data = by_data(points)
         shown = data if len(data) <= _MANY_IN_KEY else [data[0], data[len(data) // 2], data[-1]]
         entries = [
             KeyEntry(label=name, colour=self.colour[name], style="line" if lines else "points") for name in shown
         ]
         kinds = dict.fromkeys(point.model if self.by_model else str(point.steps) for point in points)
-        if 1 < len(self.marker) <= len(MARKERS) and not lines:
+        if markers and 1 < len(self.marker) <= len(MARKERS):
             entries += [
                 KeyEntry(label=kind if self.by_model else f"{count_text(int(kind))} steps", marker=self.marker[kind])
                 for kind in self.marker
@@ -107,8 +113,8 @@ def dots(points: Sequence[RunPoint], look: Look, metric: str = "") -> list[Serie
             style="points",
             x=tuple(point.loss for point in members),
             y=tuple(point.value or 0.0 for point in members),
-            low=_ends(members, -1),
-            high=_ends(members, 1),
+            low=value_ends(members, -1),
+            high=value_ends(members, 1),
             tips=tuple(point.tip(metric) for point in members),
             colour=colour,
             marker=marker,
@@ -116,6 +122,19 @@ def dots(points: Sequence[RunPoint], look: Look, metric: str = "") -> list[Serie
         )
         for (colour, marker, hollow), members in groups.items()
     ]
+
+
+def value_ends(points: Sequence[RunPoint], sign: int) -> tuple[float, ...]:
+    """Each value with `sign` times its standard error; empty where none of them has one."""
+    if all(point.value_standard_error is None for point in points):
+        return ()
+    return tuple((point.value or 0.0) + sign * (point.value_standard_error or 0.0) for point in points)
+
+
+def bars_note(panels: Sequence[Panel]) -> tuple[str, ...]:
+    """What the bars are, if a panel has some."""
+    drawn = any(series.low for panel in panels for series in panel.series if series.style == "points")
+    return ("Bars: one standard error.",) if drawn else ()
 
 
 def overfitted(runs: Sequence[tuple[str, int, float]]) -> list[bool]:
@@ -145,12 +164,6 @@ def count_text(count: int) -> str:
         if count >= 10 * size or (count >= size and count % (size // 100) == 0) or (count >= size and unit == "M"):
             return f"{count / size:.4g}{unit}" if unit == "k" else f"{count / size:.3g}{unit}"
     return str(count)
-
-
-def _ends(points: Sequence[RunPoint], sign: int) -> tuple[float, ...]:
-    if all(point.value_standard_error is None for point in points):
-        return ()
-    return tuple((point.value or 0.0) + sign * (point.value_standard_error or 0.0) for point in points)
 
 
 def _with_error(value: float, error: float | None, digits: int) -> str:

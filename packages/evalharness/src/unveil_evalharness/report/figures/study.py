@@ -12,7 +12,7 @@ from unveil_evalharness.correlate.words import interval_text, number
 from unveil_evalharness.plot import Figure, Panel
 from unveil_evalharness.report.figures.curves import MAX_CURVES, length_figure, training_panel
 from unveil_evalharness.report.figures.data_size import data_size_figure
-from unveil_evalharness.report.figures.runs import Look, RunPoint, overfitted
+from unveil_evalharness.report.figures.runs import Look, RunPoint, bars_note, overfitted
 from unveil_evalharness.report.figures.scatter import baseline_entry, residual_panel, scatter_panel
 from unveil_evalharness.report.lookup import Lookup, column_title
 
@@ -156,7 +156,7 @@ def _task_figures(
                 alternative=alternative,
                 panels=tuple(drawn),
                 key=(*key, *baseline_entry(drawn)),
-                notes=notes,
+                notes=(*bars_note(drawn), *notes),
             )
         )
 
