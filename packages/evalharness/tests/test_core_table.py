@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 
+import pytest
+from unveil_evalharness.certainty import ALIKE_NOTE
 from unveil_evalharness.results import ResultRow
 from unveil_evalharness.table import format_table, rows_as_json
 
@@ -42,6 +44,26 @@ def test_the_table():
             "| flip\\|x    | other |       3 | 0123abcd |        |   |         |   |        |          |    | failed |",
         ]
     )
+
+
+def test_a_standard_error_of_zero_where_all_items_came_out_alike_is_no_certainty():
+    for value in (0.0, 1.0):
+        said = format_table([ROW, replace(ROW, metric="toy.other", value=value, standard_error=0.0)])
+        assert said.endswith(" |\n\n" + ALIKE_NOTE)
+    for row in (
+        replace(ROW, value=0.5, standard_error=0.0),
+        replace(ROW, value=1.0, standard_error=None),
+        replace(ROW, value=1.0, standard_error=0.01),
+        replace(ROW, value=0.0, standard_error=0.0, unit="nats"),
+        replace(ROW, value=None, standard_error=None, status="failed"),
+    ):
+        assert ALIKE_NOTE not in format_table([row])
+
+
+@pytest.mark.parametrize("n", [20, 500, 50_000])
+def test_the_distance_that_the_note_names_is_the_exact_one_sided_end(n):
+    end = 1 - 0.05 ** (1 / n)
+    assert end < 3 / n < 1.1 * end
 
 
 def status_of(row):

@@ -9,6 +9,7 @@ from typing import Any
 
 from unveil_backbones.terminal import visible
 
+from unveil_evalharness.certainty import ALIKE_NOTE, all_alike
 from unveil_evalharness.repeats import spreads
 from unveil_evalharness.results import ResultRow, row_key
 
@@ -29,11 +30,17 @@ def format_table(rows: Sequence[ResultRow]) -> str:
 
     Numbers of one metric that were measured by different protocols never share a column: each protocol then has a
     table of its own, under its fingerprint.
+
+    Where every item came out alike a note below says that the standard error of 0 is no certainty.
     """
     tables = _by_protocol(rows)
-    if len(tables) == 1:
-        return _table(tables[0])
-    return "\n\n".join(f"Protocols {', '.join(_protocols(table))}\n\n{_table(table)}" for table in tables)
+    parts = [_table(table) for table in tables]
+    if len(tables) > 1:
+        parts = [
+            f"Protocols {', '.join(_protocols(table))}\n\n{part}" for table, part in zip(tables, parts, strict=True)
+        ]
+    alike = any(all_alike(row.value, row.standard_error, row.unit) for row in rows)
+    return "\n\n".join([*parts, *([ALIKE_NOTE] if alike else [])])
 
 
 def rows_as_json(rows: Sequence[ResultRow]) -> str:

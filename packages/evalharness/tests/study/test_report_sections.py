@@ -5,6 +5,7 @@ import json
 import numpy as np
 import polars
 import pytest
+from unveil_evalharness.certainty import ALIKE_NOTE
 from unveil_evalharness.cli import main
 from unveil_evalharness.errors import ResultsError
 from unveil_evalharness.output import write_gallery, write_samples
@@ -72,6 +73,16 @@ def test_too_few_runs_to_forecast_are_said(study, manifest, tmp_path) -> None:
         study.add(manifest(0.5 - 0.01 * number, step=number + 1), {"imagenet_ft.acc1": 0.4 + 0.01 * number})
     paragraphs = section(content_of(study, tmp_path), "forecasts").paragraphs
     assert any(text.startswith("No forecast of imagenet_ft.acc1: ") for text in paragraphs)
+
+
+def test_a_standard_error_of_zero_has_a_note_in_the_tables_that_show_one(study, manifest, tmp_path) -> None:
+    for number, value in enumerate((0.9, 1.0)):
+        measured = {"imagenet_ft.acc1": value, "imagenet_ft.acc5": 0.95}
+        study.add(manifest(0.5, step=number + 1), measured, standard_error=0.0 if number else 0.02)
+    content = content_of(study, tmp_path)
+    assert ALIKE_NOTE in content.overview.notes
+    (table,) = section(content, "metrics").tables
+    assert [cell.text for cell in table.rows[1] if cell.alike] == ["1.000 ± 0.000"]
 
 
 def two_sides(study, manifest):

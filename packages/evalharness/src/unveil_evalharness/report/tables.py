@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from unveil_evalharness.certainty import ALIKE_NOTE, all_alike
 from unveil_evalharness.correlate.correlation import Correlation
 from unveil_evalharness.correlate.join import Column, combine_seeds
 from unveil_evalharness.correlate.statistics import Estimate
@@ -37,6 +38,8 @@ class Cell:
     value: float | None = None
     weak: bool = False
     """The value does not beat the trivial baseline."""
+    alike: bool = False
+    """The standard error is 0 because every item came out alike."""
     shade: float | None = None
     """How dark the cell's ground is, from 0 to 1; None for none."""
 
@@ -189,7 +192,8 @@ def _measured(lookup: Lookup, sha256: str, columns: Sequence[Column]) -> list[Ce
         baselines = [row.baseline for row in rows if row.baseline is not None]
         baseline = statistics.fmean(baselines) if baselines else None
         weak = not beats_baseline(value, baseline, error, higher_is_better=column.higher_is_better)
-        cells.append(Cell(text=_with_error(value, error), value=value, weak=weak))
+        alike = all_alike(value, error, column.unit)
+        cells.append(Cell(text=_with_error(value, error), value=value, weak=weak, alike=alike))
     return cells
 
 
@@ -212,6 +216,8 @@ def _notes(rows: Iterable[Sequence[Cell]], columns: Sequence[Column]) -> tuple[s
     notes = []
     if any("±" in cell.text for cell in cells):
         notes.append(ERROR_NOTE)
+    if any(cell.alike for cell in cells):
+        notes.append(ALIKE_NOTE)
     if any(cell.weak for cell in cells):
         notes.append(WEAK_NOTE)
     if any(cell.text == "n/a" for cell in cells):
