@@ -71,7 +71,7 @@ def _sources(url: str, stores: dict[str, Store], policy: ReadPolicy) -> list[Sha
     if info is None and glob.has_magic(url):
         return _matches(url, store, path, policy)
     if info is None:
-        raise DataError(f"shard {url!r} does not exist; check the path and the range in braces")
+        raise DataError(_absent(url))
     if info["type"] == "directory":
         raise DataError(
             f"{url!r} is a folder; name the tar files in it, as in '{url.rstrip('/')}/{{00000..00003}}.tar' or '*.tar'"
@@ -79,6 +79,15 @@ def _sources(url: str, stores: dict[str, Store], policy: ReadPolicy) -> list[Sha
     if info["type"] != "file":
         raise DataError(f"shard {url!r} is no regular file ({info['type']}), which has no random access; name a file")
     return [ShardSource(url, path, store.stamp_of(info), store, policy)]
+
+
+def _absent(url: str) -> str:
+    if url.endswith(".tar"):
+        return f"shard {url!r} does not exist; check the path and the range in braces"
+    return (
+        f"there is no file or folder {url!r}; name shards, as in 'data/train-{{00000..00003}}.tar', a folder of shards "
+        "or of images, or a .zip of one"
+    )
 
 
 def _info(store: Store, url: str, path: str, policy: ReadPolicy) -> Mapping[str, Any] | None:
