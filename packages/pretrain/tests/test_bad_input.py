@@ -117,9 +117,42 @@ def test_cuda_without_cuda(capsys, shards, tmp_path, monkeypatch):
 
 
 def test_unknown_commands_and_recipes(capsys):
-    assert "give one of mim, flip, " in line(capsys, "train")
-    assert "tiny_simmim" in line(capsys, "mim", "tiny_nothing")
-    assert "needs a recipe" in line(capsys, "flip")
+    assert "give one of mim, flip, " in line(capsys, "zzz")
+    assert "there is no command 'mimm'; did you mean mim? It is one of mim, flip, " in line(capsys, "mimm")
+    message = line(capsys, "mim", "tiny_simim")
+    assert (
+        "no recipe 'tiny_simim' (did you mean tiny_simmim, tiny_simmim_vit or tiny_sparse_simmim?); `pretrain ls` l"
+        in message
+    )
+    assert len(message) < 250
+    assert "no recipe 'zzz'; `pretrain ls` lists them" in line(capsys, "mim", "zzz")
+    assert "tiny_flip is a recipe of `pretrain flip`; `pretrain ls`" in line(capsys, "mim", "tiny_flip")
+    for given in ((), ("--steps", "3")):
+        assert "pretrain flip needs a recipe before its flags, such as tiny_flip; `pre" in line(capsys, "flip", *given)
+    assert "did you mean tiny_flip" in line(capsys, "plan", "--recipes", "tiny_flp")
+
+
+@pytest.mark.parametrize(
+    ("words", "pattern"),
+    [
+        ([f"d/train-{number:05d}.tar" for number in range(4)], "'d/train-{00000..00003}.tar'"),
+        (["t9.tar", "t10.tar"], "'t{9..10}.tar'"),
+        (["t0.tar", "t2.tar"], "'t*.tar'"),
+        (["a.tar", "a.tar"], "'a.tar'"),
+    ],
+)
+def test_shards_that_the_shell_expanded_are_to_be_quoted(capsys, words, pattern):
+    message = line(capsys, "mim", "tiny_simmim", "--out", "o", "--train-data", *words, "--val-data", "v.tar")
+    assert f"--train-data takes one word and got {len(words)}, {words[0]} to {words[-1]}; quote the braces" in message
+    assert message.endswith(f"--train-data {pattern}")
+    assert f"this command takes one word and got {len(words)}, " in line(capsys, "audit", *words)
+
+
+def test_a_place_that_is_not_there_and_no_shard(capsys, shards, tmp_path):
+    message = line(
+        capsys, "mim", "tiny_simmim", "--out", tmp_path / "o", "--train-data", "nowhere", "--val-data", shards[1]
+    )
+    assert "there is no file or folder 'nowhere'; name shards, as in 'data/train-{00000..00003}.tar', a fol" in message
 
 
 @pytest.mark.parametrize("flags", [("--steps", "many"), ("--bogus", "1"), ()])

@@ -102,8 +102,8 @@ def test_ls_shows_the_cells_of_the_study_as_one_line_per_size(capsys):
     with pytest.raises(SystemExit):
         main(["mim", "simmim_swinv2_b_in1k_50"])
     message = capsys.readouterr().err
-    assert "there is no recipe 'simmim_swinv2_b_in1k_50'; give one of tiny_simmim, " in message
-    assert message.count("simmim_swinv2_b_") == 2
+    assert "there is no recipe 'simmim_swinv2_b_in1k_50' (did you mean simmim_swinv2_b_in1k_50_" in message
+    assert message.count("simmim_swinv2_b_") == 4
 
 
 def test_ls_names_every_recipe(capsys):

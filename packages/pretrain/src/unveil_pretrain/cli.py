@@ -1,5 +1,6 @@
 """The `pretrain` command. Every flag comes from a frozen dataclass, with the recipe's values as defaults."""
 
+import difflib
 import importlib
 import os
 import sys
@@ -95,7 +96,9 @@ def _dispatch(given: Sequence[str]) -> int:
             module = importlib.import_module(f"unveil_pretrain.commands.{command.replace('-', '_')}")
             return module.run(rest)
         case _:
-            raise ConfigError(f"there is no command {given[0]!r}; give one of {', '.join(COMMANDS)}, or --help")
+            near = difflib.get_close_matches(given[0], COMMANDS, n=1)
+            hint = f"did you mean {near[0]}? It is one of" if near else "give one of"
+            raise ConfigError(f"there is no command {given[0]!r}; {hint} {', '.join(COMMANDS)}, or --help")
 
 
 def _usage() -> str:

@@ -19,7 +19,7 @@ from unveil_pretrain.planning.layouts import Layout
 from unveil_pretrain.planning.outlook import outlook, table, to_json
 from unveil_pretrain.planning.plans import Cell, Plan
 from unveil_pretrain.planning.speed import Speed, assumed_speed, measure, speed_of
-from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
+from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES, no_recipe
 
 __all__ = ["PlanCommand", "run"]
 
@@ -125,7 +125,7 @@ def run(given: Sequence[str]) -> int:
 def _check(command: PlanCommand) -> None:
     unknown = [name for name in command.recipes if name not in MIM_RECIPES and name not in FLIP_RECIPES]
     if unknown or not command.recipes:
-        what = f"there is no recipe {unknown[0]!r}" if unknown else "no recipe is given"
+        what = no_recipe(unknown[0], (*MIM_RECIPES, *FLIP_RECIPES)) if unknown else "no recipe is given"
         raise PlanError(f"{what}; `pretrain ls` lists them")
     if command.flops and command.gpu_hours:
         raise PlanError("--flops and --gpu-hours are both given; give one budget")

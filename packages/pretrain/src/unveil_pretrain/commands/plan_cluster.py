@@ -14,7 +14,7 @@ from unveil_pretrain.planning.cluster import Assumptions, Step, step_of
 from unveil_pretrain.planning.cluster_table import assumptions_text, table
 from unveil_pretrain.planning.flops import sample_flops
 from unveil_pretrain.planning.memory import MemoryLine
-from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES
+from unveil_pretrain.recipes import FLIP_RECIPES, MIM_RECIPES, no_recipe
 
 __all__ = ["ClusterCommand", "run"]
 
@@ -69,7 +69,7 @@ def _check(command: ClusterCommand) -> float:
     """
     unknown = [name for name in command.recipes if name not in MIM_RECIPES and name not in FLIP_RECIPES]
     if unknown or not command.recipes:
-        what = f"there is no recipe {unknown[0]!r}" if unknown else "no recipe is given"
+        what = no_recipe(unknown[0], (*MIM_RECIPES, *FLIP_RECIPES)) if unknown else "no recipe is given"
         raise PlanError(f"{what}; `pretrain ls` lists them")
     if not command.gpus or min(command.gpus) < 1:
         raise PlanError(f"--gpus is {list(command.gpus)}; give numbers of at least 1, for example 8 64 512")

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import tyro
 
@@ -14,13 +14,14 @@ from unveil_pretrain.errors import ConfigError
 from unveil_pretrain.loggers import LoggerName
 from unveil_pretrain.loop import train
 from unveil_pretrain.parallel import Parallel, ParallelKind
-from unveil_pretrain.recipes import patterns
+from unveil_pretrain.recipes import no_recipe
 from unveil_pretrain.run import DeviceName
 from unveil_pretrain.saving import CheckpointFormat
 
 __all__ = ["Place", "open_place", "recipe_named", "start"]
 
 _Config = TypeVar("_Config", MimConfig, FlipConfig)
+_LISTS: Final = "`pretrain ls` lists them"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,14 +77,15 @@ def recipe_named(command: str, recipes: Mapping[str, Callable[[], _Config]], giv
     """The settings of the recipe that the first word names.
 
     Raises:
-        ConfigError: there is no such recipe.
+        ConfigError: there is no such recipe; names up to three that are written alike.
     """
     if given and given[0] in recipes:
         return recipes[given[0]]()
-    what = f"there is no recipe {given[0]!r}" if given else f"pretrain {command} needs a recipe"
-    raise ConfigError(
-        f"{what}; give one of {', '.join(patterns(recipes))}; `pretrain {command} RECIPE --help` lists its settings"
-    )
+    if not given or given[0].startswith("-"):
+        raise ConfigError(
+            f"pretrain {command} needs a recipe before its flags, such as {next(iter(recipes))}; {_LISTS}"
+        )
+    raise ConfigError(f"{no_recipe(given[0], recipes)}; {_LISTS}, `pretrain {command} RECIPE --help` its settings")
 
 
 def start(config: MimConfig | FlipConfig, place: Place, command: Sequence[str], *, initial: Path | None = None) -> int:

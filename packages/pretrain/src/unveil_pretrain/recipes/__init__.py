@@ -3,6 +3,7 @@
 `tiny_*` learn something in minutes on one CPU thread; the others are the papers' settings.
 """
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import get_args
@@ -44,6 +45,7 @@ __all__ = [
     "mae_vit_h14",
     "mae_vit_l16",
     "mae_vit_s16",
+    "no_recipe",
     "patterns",
     "simmim_swinv2",
     "simmim_swinv2_s",
@@ -119,3 +121,13 @@ def patterns(names: Iterable[str]) -> list[str]:
             name = f"{kind}_{model}_{{{','.join(get_args(FlipData))}}}_{{{','.join(LENGTHS)}}}"
         found[name] = None
     return list(found)
+
+
+def no_recipe(name: str, recipes: Iterable[str]) -> str:
+    """That there is no recipe of this name here, and what may be meant."""
+    elsewhere = "mim" if name in MIM_RECIPES else "flip" if name in FLIP_RECIPES else ""
+    if elsewhere:
+        return f"{name} is a recipe of `pretrain {elsewhere}`"
+    near = difflib.get_close_matches(name, list(recipes), n=3)
+    meant = " or ".join([", ".join(near[:-1]), near[-1]] if near[1:] else near)
+    return f"there is no recipe {name!r}" + (f" (did you mean {meant}?)" if near else "")
