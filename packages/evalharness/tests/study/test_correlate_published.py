@@ -44,6 +44,14 @@ def test_the_known_coefficients_are_printed(printed) -> None:
     assert "+0.0029 in validation loss and −0.09 in value (12 pairs)" in text
 
 
+def test_a_set_in_percent_says_so(printed, capsys) -> None:
+    assert "Values in percent, so that changes are percentage points: imagenet_ft.acc1." in printed["text"]
+    assert "Regret in percent" in printed["text"]
+    assert json.loads(printed["json"])["strata"][0]["column"]["unit"] == "percent"
+    assert main(["correlate", "--published", "flip2023", "--num-resamples", "200"]) == 0
+    assert "percentage points" not in capsys.readouterr().out  # CIDEr is among its metrics
+
+
 def test_the_verdict_is_one_sided(printed) -> None:
     assert "Verdict: The validation loss is usable one-sided for imagenet_ft.acc1" in printed["text"]
     (stratum,) = json.loads(printed["json"])["strata"]

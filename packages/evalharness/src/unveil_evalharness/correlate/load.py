@@ -81,9 +81,11 @@ def _of_long(table: "polars.DataFrame", roles: Roles) -> Roles:
 
 
 def _published(name: str, roles: Roles) -> Source:
-    from unveil_evalharness.published import read_published
+    import polars as pl
 
-    table = read_published(name)
+    from unveil_evalharness.published import UNITS, read_published
+
+    table = read_published(name).with_columns(unit=pl.lit(UNITS.get(name, "")))
     if not roles.x:
         has_loss = table["loss"].null_count() < len(table)
         roles = replace(roles, x="loss") if has_loss else replace(roles, x="imagenet_zs.acc1", lower_x_is_better=False)

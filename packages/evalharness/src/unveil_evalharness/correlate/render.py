@@ -30,7 +30,7 @@ def render(correlation: Correlation, *, in_full: bool = False) -> str:
     if found:
         header = ("metric", "against", "n", "Spearman", "Pearson", "Kendall", "per 0.01", "verdict")
         lines += aligned([header, *(_cells(stratum) for stratum in found)])
-        lines += [_footnote(correlation), ""]
+        lines += [_footnote(correlation), *_units(found), ""]
     for stratum in found:
         lines.append(f"- {stratum.answer}")
         lines += [f"    {caution}" for caution in stratum.cautions]
@@ -91,6 +91,14 @@ def _footnote(correlation: Correlation) -> str:
         + ("; of its normal limit where n is large" if large else "")
         + "."
     )
+
+
+def _units(strata: Sequence[Stratum]) -> list[str]:
+    """What a change of a metric in percent is counted in: most metrics are fractions."""
+    metrics = dict.fromkeys(stratum.column.metric for stratum in strata if stratum.column.unit == "percent")
+    if not metrics:
+        return []
+    return [f"Values in percent, so that changes are percentage points: {', '.join(metrics)}."]
 
 
 def _metric(stratum: Stratum) -> str:

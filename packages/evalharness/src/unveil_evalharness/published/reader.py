@@ -24,13 +24,16 @@ from unveil_evalharness.published.overfitting import mark_overfitting
 if TYPE_CHECKING:
     import polars
 
-__all__ = ["COLUMNS", "PUBLISHED", "read_published"]
+__all__ = ["COLUMNS", "PUBLISHED", "UNITS", "read_published"]
 
 PUBLISHED = {
     "xie2023": "Xie et al., On Data Scaling in Masked Image Modeling (arXiv:2206.04664): 63 runs, loss and top-1",
     "flip2023": "Li et al., Scaling Language-Image Pre-training via Masking (arXiv:2212.00794): zero-shot and transfer",
 }
 """Names of the sets and what they are."""
+
+UNITS = {"xie2023": "percent"}
+"""Of the values of a set, where all have one."""
 
 COLUMNS = (
     "run", "model", "params", "data", "source", "fraction", "num_images", "steps", "samples_seen", "loss", "metric",
