@@ -41,12 +41,15 @@ def first_imports(
     prepare: Sequence[str] = (),
     path: Sequence[Path] = (),
 ) -> Imports:
-    """Import each of `modules` with no other module of its package there.
+    """Import each of `modules` as if no other module of `ours` were there.
+
+    To begin at nothing six hundred times takes minutes. So a module that was tried, as was all that it brings along,
+    stays there: it is whole then, all that it imports is, too, and what comes later is no part of it, so that it can
+    close no circle of those. A module that needs nothing else of ours needs no process of its own, either.
 
     Args:
-        ours: Top-level packages that are not there at first. Those before a module's own are whole by then: they
-            import nothing of it, and a module that is whole can be part of no circle.
-        modules: What to import.
+        ours: Top-level packages that are not there at first.
+        modules: What to import; fast where most come after what they import.
         preload: Modules of others that are imported beforehand, where they can be.
         prepare: Functions of ours ("module:function") called before that; their modules are forgotten again.
         path: Folders searched before all others.
@@ -63,7 +66,7 @@ def first_imports(
     return Imports(good=tuple(said["good"]), broken=said["broken"], missing=said["missing"])
 
 
-def ready(job: dict[str, list[str]]) -> list[object]:
+def prepared(job: dict[str, list[str]]) -> list[object]:
     """Import what is slow; what is returned must live on, for it holds what the preparation declared."""
     held: list[object] = []
     for target in job["prepare"]:
@@ -79,48 +82,96 @@ def ready(job: dict[str, list[str]]) -> list[object]:
     return held
 
 
-def attempt(name: str, ours: list[str]) -> tuple[str, str]:
+def loaded(ours: Sequence[str]) -> set[str]:
+    """The modules of ours that are there."""
+    return {name for name in list(sys.modules) if name.partition(".")[0] in ours}
+
+
+def attempt(name: str, ours: Sequence[str]) -> tuple[str, str]:
     """The kind of outcome and its reason, of an import in this very process."""
     try:
         import_module(name)
-    except ModuleNotFoundError as error:
-        top = (error.name or "").partition(".")[0]
+    except Exception as error:
+        top = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
         if top and top not in ours:
             return "missing", str(error.name)
-        return "broken", "".join(traceback.format_exc().splitlines(keepends=True)[-_LINES:])
-    except Exception:
         return "broken", "".join(traceback.format_exc().splitlines(keepends=True)[-_LINES:])
     return "good", ""
 
 
-def forked(name: str, ours: list[str]) -> tuple[str, str]:
-    """The outcome in a child of this process."""
+def forked(name: str, ours: Sequence[str]) -> tuple[str, str, set[str]]:
+    """The outcome in a child of this process, and what of ours came along."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         os.close(reading)
-        gc.disable()
+        before = loaded(ours)
+        outcome = attempt(name, ours)
         with os.fdopen(writing, "w") as stream:
-            json.dump(attempt(name, ours), stream)
+            json.dump([*outcome, sorted(loaded(ours) - before)], stream)
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as stream:
         said = stream.read()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    kind, reason = json.loads(said) if said else ("broken", f"the process ended with {code}")
-    return kind, reason
+    kind, reason, along = json.loads(said) if said else ("broken", f"the process ended with {code}", [])
+    return kind, reason, set(along)
+
+
+class Another(BaseException):
+    """A module of ours is asked for that is not there; no handler of errors is meant to catch it."""
+
+
+class Alone:
+    """A finder before all others that lets one module of ours be imported, and no other."""
+
+    def __init__(self, name: str, ours: Sequence[str]) -> None:
+        self.name, self.ours = name, ours
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Refuses the others."""
+        if name != self.name and name.partition(".")[0] in self.ours:
+            raise Another(name)
+
+
+def alone(name: str, ours: Sequence[str]) -> bool:
+    """Import a module here if that brings no other of ours along; if it does, or fails, nothing has changed."""
+    finder = Alone(name, ours)
+    sys.meta_path.insert(0, finder)
+    try:
+        return attempt(name, ours)[0] == "good"
+    except Another:
+        return False
+    finally:
+        sys.meta_path.remove(finder)
+
+
+def outcomes(modules: Sequence[str], ours: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The outcome of each module, the first of ours or after some that are whole and do not need it."""
+    found: dict[str, tuple[str, str]] = {}
+    waiting: dict[str, set[str]] = {}
+    for name in modules:
+        print(name, file=sys.stderr)  # the last one said is what ended this process, if one does
+        if alone(name, ours):
+            found[name] = "good", ""
+        else:
+            gc.freeze()  # children then copy fewer pages
+            kind, reason, along = forked(name, ours)
+            found[name] = kind, reason
+            if kind == "good":
+                waiting[name] = along
+        for ready in [one for one, needed in waiting.items() if needed <= found.keys()]:
+            import_module(ready)
+            del waiting[ready]
+    return found
 
 
 def main() -> None:
     """Read the job, and print the outcomes as one line of JSON."""
     job = json.load(sys.stdin)
-    held = ready(job)
-    found: dict[str, tuple[str, str]] = {}
-    for package in job["ours"]:
-        gc.freeze()  # children then copy fewer pages
-        members = [name for name in job["modules"] if name.partition(".")[0] == package]
-        found |= {name: forked(name, job["ours"]) for name in members}
-        held += [import_module(name) for name in members if found[name][0] == "good"]
+    gc.disable()
+    held = prepared(job)
+    found = outcomes(job["modules"], job["ours"])
     del held
     imports = Imports(
         good=tuple(name for name, (kind, _) in found.items() if kind == "good"),

@@ -10,41 +10,52 @@ from workspace_manifest import Workspace, read_workspace
 PREPARE = ("unveil_backbones:ensure_torchvision", "unveil_evalharness.compat:install")
 
 
-def modules_of(workspace: Workspace) -> list[str]:
-    """Every module of the four packages, by its dotted name."""
-    found = []
+def sources(workspace: Workspace) -> dict[str, str]:
+    """The text of every module of the four packages, by its dotted name."""
+    found = {}
     for member in workspace.members:
         source = workspace.folder(member) / "src"
         for path in sorted((source / member.module).rglob("*.py")):
             parts = path.relative_to(source).with_suffix("").parts
-            found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            found[name] = path.read_text(encoding="utf-8")
     return found
 
 
-def imported_at_once(workspace: Workspace) -> list[str]:
-    """Modules of others that a module of ours imports at its top; to import them beforehand saves time alone."""
-    ours = {member.module for member in workspace.members}
-    named: set[str] = set()
-    for member in workspace.members:
-        for path in (workspace.folder(member) / "src").rglob("*.py"):
-            named.update(re.findall(r"^(?:from|import) ([\w.]+)", path.read_text(encoding="utf-8"), re.MULTILINE))
-    return sorted(name for name in named if name.partition(".")[0] not in ours)
+def named_at_the_top(text: str) -> list[str]:
+    """Modules that a module names in an import at its top. A guess will do: nothing but time depends on it."""
+    found = []
+    for module, names in re.findall(r"^(?:from ([\w.]+) )?import ([\w., ]+)", text, re.MULTILINE):
+        words = [part.split()[0] for part in names.split(",") if part.strip()]
+        found += [module, *(f"{module}.{word}" for word in words)] if module else words
+    return found
 
 
-def ordered(workspace: Workspace) -> list[str]:
-    """The packages, each after those that it requires."""
-    found: dict[str, None] = {}
-    for member in workspace.members:
-        found |= dict.fromkeys(needed.module for needed in workspace.with_siblings(member.name))
-    return list(found)
+def in_order(texts: dict[str, str]) -> list[str]:
+    """The modules, each after those that it names and the packages it is in, as far as there are no circles."""
+    done: dict[str, None] = {}
+    entered: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in texts and name not in entered:
+            entered.add(name)
+            for needed in (name.rpartition(".")[0], *named_at_the_top(texts[name])):
+                visit(needed)
+            done[name] = None
+
+    for name in texts:
+        visit(name)
+    return list(done)
 
 
 @pytest.fixture(scope="module")
 def imports(root) -> Imports:
     workspace = read_workspace(root)
-    return first_imports(
-        ordered(workspace), modules_of(workspace), preload=imported_at_once(workspace), prepare=PREPARE
-    )
+    ours = [member.module for member in workspace.members]
+    texts = sources(workspace)
+    named = sorted({name for text in texts.values() for name in named_at_the_top(text)})
+    others = [name for name in named if name.partition(".")[0] not in ours]
+    return first_imports(ours, in_order(texts), preload=others, prepare=PREPARE)
 
 
 @pytest.mark.slow
@@ -71,14 +82,25 @@ def test_a_circle_that_bites_from_one_side_alone_is_found(tmp_path):
         "one/needs.py": "import not_installed_anywhere",
         "one/lost.py": "import one.nowhere",
         "one/fails.py": "raise RuntimeError('at once')",
-        "one/leaves.py": "import os\nos._exit(7)",
+        "one/leaves.py": "import one.lonely\nimport os\nos._exit(7)",
+        "one/lonely.py": "",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n", encoding="utf-8")
-    names = ["one", "one.drawn", "one.shown", "one.shown.marks", "one.needs", "one.lost", "one.fails", "one.leaves"]
+    names = [
+        "one",
+        "one.drawn",
+        "one.shown",
+        "one.shown.marks",
+        "one.needs",
+        "one.lost",
+        "one.fails",
+        "one.leaves",
+        "one.lonely",
+    ]
     found = first_imports(["one"], names, path=[tmp_path])
-    assert found.good == ("one", "one.shown", "one.shown.marks")
+    assert found.good == ("one", "one.shown", "one.shown.marks", "one.lonely")
     assert "cannot import name 'line' from partially initialized module 'one.drawn'" in found.broken.pop("one.drawn")
     assert "No module named 'one.nowhere'" in found.broken.pop("one.lost")
     assert "RuntimeError: at once" in found.broken.pop("one.fails")
