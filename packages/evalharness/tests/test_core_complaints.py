@@ -33,6 +33,7 @@ RUN = ["run", "--ckpt", "a", "--data-root", "b", "--output-path", "c"]
         (["compare", "A", "--jsn"], "unknown option --jsn; did you mean --json?"),
         ([*RUN, "--tasks", "knn", "linear"], "nothing takes 'linear' after --tasks: join several values by commas"),
         (["run", "--ckpt", "a", "b"], "missing --data-root, --output-path; nothing takes 'b' after --ckpt"),
+        (["compare", "A", "--a\nb"], r"unknown option '--a\nb' (see"),
         (["compare", "A", "B", "C"], "nothing takes 'C' (see"),
         (["compare", "A"], "error: missing B (the other side, in the same form as A) (see evalharness compare --help)"),
         (["compare"], "missing A (output folder of `evalharness run`, or FOLDER:CHECKPOINT with a label or the start"),

@@ -79,7 +79,8 @@ def _unknown(given: Sequence[str], known: Sequence[str]) -> dict[str, str]:
         name = word.partition("=")[0].replace("_", "-")
         if re.match(r"--?[A-Za-z]", word) and name not in (*known, "-h", "--help"):
             near = difflib.get_close_matches(name.lstrip("-"), bare, n=1)
-            found[word.partition("=")[0]] = f"--{near[0]}" if near else ""
+            typed = word.partition("=")[0]
+            found[typed if typed.isprintable() else ascii(typed)] = f"--{near[0]}" if near else ""
     return found
 
 
@@ -92,7 +93,7 @@ def _missing(lines: Sequence[str]) -> list[str]:
     outer = min((indent for indent, _ in indented), default=0)
     entries: list[list[str]] = []
     for indent, text in indented:
-        if indent == outer:
+        if indent == outer or not entries:
             entries.append([text])
         else:
             entries[-1].append(text)
