@@ -73,7 +73,8 @@ def answer(column: Column, points: Sequence[Point], statistics_: Statistics) -> 
         per, short = ("0.01", "loss") if x == "validation loss" else ("1", x)
         unit = 1.0 if per == "0.01" else 1.0 / LOSS_STEP
         change = unit * (-statistics_.slope.value if column.lower_x_is_better else statistics_.slope.value)
-        gain = f"{per} {better[1]} {short} goes with {'+' if change > 0 else ''}{number(change, 3)}"
+        unit_name = " percentage points" if column.unit == "percent" else ""
+        gain = f"{per} {better[1]} {short} goes with {'+' if change > 0 else ''}{number(change, 3)}{unit_name}"
         sentence = f"A {better[0]} {x} goes with a better {column.metric} ({figures}); {gain}."
     else:
         sentence = f"A {better[0]} {x} goes with a worse {column.metric} ({figures}): do not choose by it here."
