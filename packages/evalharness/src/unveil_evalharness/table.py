@@ -13,7 +13,7 @@ from unveil_evalharness.certainty import ALIKE_NOTE, all_alike
 from unveil_evalharness.repeats import spreads
 from unveil_evalharness.results import ResultRow, row_key
 
-__all__ = ["format_table", "rows_as_json"]
+__all__ = ["format_table", "rows_as_json", "table_notes"]
 
 _RIGHT = frozenset({"Version", "Value", "Stderr", "A/A", "Baseline", "n", "Seed"})
 _DIGITS = 8
@@ -30,8 +30,6 @@ def format_table(rows: Sequence[ResultRow]) -> str:
 
     Numbers of one metric that were measured by different protocols never share a column: each protocol then has a
     table of its own, under its fingerprint.
-
-    Where every item came out alike a note below says that the standard error of 0 is no certainty.
     """
     tables = _by_protocol(rows)
     parts = [_table(table) for table in tables]
@@ -39,8 +37,13 @@ def format_table(rows: Sequence[ResultRow]) -> str:
         parts = [
             f"Protocols {', '.join(_protocols(table))}\n\n{part}" for table, part in zip(tables, parts, strict=True)
         ]
+    return "\n\n".join(parts)
+
+
+def table_notes(rows: Sequence[ResultRow]) -> list[str]:
+    """What a reader of the table has to know; not in it, since programs read it."""
     alike = any(all_alike(row.value, row.standard_error, row.unit) for row in rows)
-    return "\n\n".join([*parts, *([ALIKE_NOTE] if alike else [])])
+    return [ALIKE_NOTE] if alike else []
 
 
 def rows_as_json(rows: Sequence[ResultRow]) -> str:

@@ -13,7 +13,7 @@ from unveil_evalharness.options import RunOptions
 from unveil_evalharness.plan_table import cell_states, format_states
 from unveil_evalharness.results import ResultRow
 from unveil_evalharness.run import RunSummary
-from unveil_evalharness.table import format_table, rows_as_json
+from unveil_evalharness.table import format_table, rows_as_json, table_notes
 from unveil_evalharness.tasks import load_task
 
 __all__ = ["RunOptions", "main"]
@@ -71,6 +71,8 @@ def _print(options: RunOptions, summary: RunSummary, code: int) -> None:
         )
     elif summary.rows:
         print(format_table(summary.rows))
+        for note in table_notes(summary.rows):
+            print(note, file=sys.stderr)
 
 
 def _closing_words(options: RunOptions, rows: Sequence[ResultRow], *, interrupted: bool) -> None:
