@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 import time
+from functools import partial
 
 import pytest
 from harness_folders import harness_differences, harness_unreadable
@@ -49,7 +50,10 @@ class Dropping:
 
 
 @pytest.mark.parametrize("number", CODES)
-def test_a_signal_that_arrives_where_python_drops_exceptions_is_not_lost(number):
+def test_a_signal_that_arrives_where_python_drops_exceptions_is_not_lost(number, request):
+    # A shell's background job begins with SIGINT ignored, and what is ignored stays so.
+    request.addfinalizer(partial(signal.signal, number, signal.signal(number, signal.default_int_handler)))
+
     def wait():
         Dropping(lambda: signal.raise_signal(number))
         time.sleep(10)
