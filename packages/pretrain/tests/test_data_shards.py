@@ -147,6 +147,7 @@ def test_a_subset_must_fit(shards, num_unique):
         ("{0}/a.tar::{0}/{{000..999}}/{{0000..1000}}.tar", "more than 1,000,000 shards"),
         ("{0}/part-{{" + "9" * 400 + "..2}}.tar", "more than 1,000,000 shards"),
         ("{0}/part-{{000000000001..2}}.tar", "does not exist"),
+        ("{0}/part-{{5000000..0..1000000}}.tar", r"part-5000000\.tar' does not exist"),
         ("pipe:cat {0}/part-0.tar", "is a pipe"),
         ("nosuchscheme://bucket/part-0.tar", "cannot be opened"),
     ],

@@ -20,7 +20,7 @@ __all__ = ["expand_shards"]
 _NO_POLICY: Final = ReadPolicy()
 _MOST = 1_000_000
 _LONGEST = 100  # digits of a number
-_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.-?\d+)?\}")
+_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?\}")
 
 
 def expand_shards(urls: str, policy: ReadPolicy = _NO_POLICY) -> list[ShardSource]:
@@ -51,9 +51,9 @@ def expand_shards(urls: str, policy: ReadPolicy = _NO_POLICY) -> list[ShardSourc
 
 def _refuse_endless(url: str) -> None:
     """Every name of a range is made before the first is looked for."""
-    ends = [match.groups() for match in _RANGE.finditer(url)]
-    if any(len(digits) > _LONGEST for pair in ends for digits in pair) or (
-        math.prod(abs(int(first) - int(last)) + 1 for first, last in ends) > _MOST
+    ranges = [match.groups(default="1") for match in _RANGE.finditer(url)]
+    if any(len(digits) > _LONGEST for numbers in ranges for digits in numbers) or (
+        math.prod(abs(int(first) - int(last)) // max(1, int(step)) + 1 for first, last, step in ranges) > _MOST
     ):
         raise DataError(
             f"{url!r} names more than {_MOST:,} shards; give a range that is there, as in 'train-{{00000..00003}}.tar'"
