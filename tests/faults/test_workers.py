@@ -29,6 +29,22 @@ def children():
     return found
 
 
+class Deadly:
+    """A data set whose reader is killed at its first sample, as a machine without memory does.
+
+    Nothing is handed over before: whoever waits for the first batch is where PyTorch's signal handler raises.
+    """
+
+    def __init__(self, data):
+        self.data = data
+
+    def __len__(self):
+        return len(self.data)
+
+    def train_example(self, index, *, seed, epoch):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*use of fork.*:DeprecationWarning")
 def test_pretrain_names_a_decoding_process_that_was_killed(shards):
     from unveil_pretrain.data import ImageDataset, ShardDataset, train_batches
@@ -36,18 +52,12 @@ def test_pretrain_names_a_decoding_process_that_was_killed(shards):
     from unveil_pretrain.loop import _next
 
     before = set(children())
-    data = ImageDataset(ShardDataset(shards[0]), image_size=(32, 32))
+    data = Deadly(ImageDataset(ShardDataset(shards[0]), image_size=(32, 32)))
     batches = train_batches(
         data, batch_size=4, start_step=0, num_steps=50, seed=0, num_workers=1, worker_kind="processes"
     )
     batch, error = _next(batches)
-    assert batch is not None
-    (worker,) = set(children()) - before
-    os.kill(worker, signal.SIGKILL)
-    for _ in range(10):
-        batch, error = _next(batches)
-        if error is not None:
-            break
+    assert batch is None
     assert isinstance(error, DataError)
     assert "a decoding process ended" in str(error)
     assert "repeat the command" in str(error)

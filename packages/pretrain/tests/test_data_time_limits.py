@@ -13,10 +13,11 @@ from pathlib import Path
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from unveil_pretrain.data import FolderDataset, ImageDataset, ShardDataset, train_batches
+from unveil_pretrain.data import FolderDataset, ImageDataset, ShardDataset, train_batches, workers
 from unveil_pretrain.data.audit import audit
 from unveil_pretrain.data.deadline import Deadline
 from unveil_pretrain.data.retrying import ReadPolicy, noting_retries, with_retries
+from unveil_pretrain.data.workers import Loaded
 from unveil_pretrain.errors import ConfigError, DataError, SourceError
 
 # Python 3.12 and later say so when a process with threads forks its workers.
@@ -153,9 +154,9 @@ def test_a_decoder_that_is_stuck_is_an_error(shards, kind, monkeypatch):
     monkeypatch.setattr("unveil_pretrain.data.workers._FAREWELL", 0.1)
     dataset = Stuck(ShardDataset(shards[0]), image_size=(16, 16))
     begin = time.perf_counter()
-    workers = {"thread": "threads", "process": "processes"}[kind]
+    worker_kind = {"thread": "threads", "process": "processes"}[kind]
     with pytest.raises(DataError, match=f"no batch came for 1 s: a decoding {kind} is stuck"):
-        list(train_batches(dataset, worker_kind=workers, patience=1, **OPTIONS))
+        list(train_batches(dataset, worker_kind=worker_kind, patience=1, **OPTIONS))
     assert time.perf_counter() - begin < 15
 
 
@@ -164,6 +165,52 @@ def test_a_decoding_process_that_is_killed_is_an_error(shards):
     dataset = Deadly(ShardDataset(shards[0]), image_size=(16, 16))
     with pytest.raises(DataError, match=r"a decoding process ended .*repeat the command"):
         list(train_batches(dataset, worker_kind="processes", **OPTIONS))
+
+
+DEATH = "DataLoader worker (pid 15828) is killed by signal: Killed. "
+
+
+@pytest.mark.parametrize("first", [RuntimeError(DEATH), ConnectionResetError(104, "reset"), EOFError()])
+@pytest.mark.parametrize("is_signalled", [True, False])
+def test_a_process_that_is_killed_at_any_point_is_an_error(monkeypatch, first, is_signalled):
+    """As it hands a batch over, its socket closes first; the signal comes later, and would hit whoever works then."""
+
+    def handler(number, frame):
+        raise RuntimeError(DEATH)
+
+    def loader(*args, **options):
+        if is_signalled and not isinstance(first, RuntimeError):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        yield Loaded("batch")
+        raise first
+
+    monkeypatch.setattr(workers, "DataLoader", loader)
+    monkeypatch.setattr(workers, "_OBITUARY", 0.2)
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        batches = workers.loaded_in_order([], range(2), num_workers=1, worker_kind="processes", patience=1)
+        assert next(batches) == "batch"
+        with pytest.raises(DataError, match=r"a decoding process ended .*repeat the command") as found:
+            next(batches)
+        time.sleep(0.2)  # nothing is left to come
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert ("is killed" in str(found.value)) == (is_signalled or isinstance(first, RuntimeError))
+
+
+class Failing(ImageDataset):
+    """A data set that is wrong in a way that has nothing to do with files."""
+
+    def train_example(self, index, *, seed, epoch):
+        raise RuntimeError("shapes differ")
+
+
+def test_an_error_that_a_process_met_is_not_called_its_end(shards):
+    dataset = Failing(ShardDataset(shards[0]), image_size=(16, 16))
+    with pytest.raises(RuntimeError, match="shapes differ") as found:
+        list(train_batches(dataset, worker_kind="processes", **OPTIONS))
+    assert not isinstance(found.value, DataError)
 
 
 READER = """

@@ -15,18 +15,12 @@ from torch.utils.data import DataLoader
 from unveil_evalharness.console import say
 from unveil_evalharness.engine.batch import note_batch, smaller_batches
 from unveil_evalharness.engine.interim import read_interim
+from unveil_evalharness.engine.loader_errors import one_line_loader_errors
 from unveil_evalharness.engine.optim import LayeredEncoder, OptimiserSettings, build_optimiser, schedule
 from unveil_evalharness.engine.probe import check_fits
 from unveil_evalharness.engine.session import Session
 from unveil_evalharness.engine.stream import Purpose, StreamBatches, derive_seed, seed_globals
-from unveil_evalharness.errors import (
-    BatchTooLargeError,
-    DataError,
-    DivergedError,
-    HarnessError,
-    ProtocolError,
-    one_line,
-)
+from unveil_evalharness.errors import BatchTooLargeError, DivergedError, ProtocolError, one_line
 from unveil_evalharness.memory import is_out_of_memory
 
 __all__ = ["DivergedError", "Precision", "TrainingPlan", "train_and_evaluate"]
@@ -179,7 +173,7 @@ def train_and_evaluate(
         randomness={"seed": opened.seed},
         experiment_name=opened.name,
     )
-    with _one_line_errors(), _memory_errors(size, plan.accumulate):
+    with one_line_loader_errors(), _memory_errors(size, plan.accumulate):
         runner.train()
         # Whatever is random about the evaluation is so in the same way after an interruption.
         seed_globals(derive_seed(opened.seed, Purpose.EVALUATION))
@@ -216,25 +210,6 @@ def _batch_size(loader: DataLoader[Any] | Mapping[str, Any]) -> int | None:
         sampler = loader.batch_sampler
         return sampler.batch_size if isinstance(sampler, StreamBatches) else loader.batch_size
     return loader.get("batch_size")
-
-
-@contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Gives an error from a loader process its own line back; torch hands it over inside the process's traceback."""
-    try:
-        yield
-    except HarnessError as error:
-        _, name, line = str(error).rpartition(f"{type(error).__module__}.{type(error).__name__}: ")
-        if not name:
-            raise
-        raise type(error)(line) from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise DataError(
-            f"a loader's process ended ({one_line(error, limit=160)}); often memory or /dev/shm is full: free some, "
-            "and repeat the command"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -27,6 +28,8 @@ processes are for many cores, where that lock is what is left of the work."""
 _AHEAD: Final = 2
 # Seconds that threads get to end their work when the caller stops; one that is stuck ends with the process.
 _FAREWELL: Final = 5.0
+# Seconds between a process's socket closing, as it is killed, and PyTorch's signal handler saying who died.
+_OBITUARY: Final = 1.0
 
 _Result = TypeVar("_Result")
 
@@ -78,16 +81,28 @@ def _by_processes(
     )  # fmt: skip
     maker = os.getpid()
     try:
-        yield from loader
-    except RuntimeError as error:
+        try:
+            yield from loader
+        except (ConnectionError, EOFError):
+            # Killed as it hands a batch over. The handler then raises wherever this process stands: here, not in
+            # whatever the caller does next.
+            time.sleep(_OBITUARY)
+            raise
+    except (RuntimeError, ConnectionError, EOFError) as error:
         if "DataLoader timed out" in str(error):
             raise _stuck("process", patience) from error
-        if "DataLoader worker" not in str(error) or os.getpid() != maker:
+        if not (num_workers and _tells_of_a_death(error)) or os.getpid() != maker:
             raise
         raise DataError(
             f"a decoding process ended ({error}); often memory or /dev/shm is full: give fewer --num-workers, and "
             "repeat the command"
         ) from error
+
+
+def _tells_of_a_death(error: Exception) -> bool:
+    """Whether a process is gone; an error that one met, and outlived, comes as "Caught … in DataLoader worker"."""
+    said = str(error)
+    return not said.startswith("Caught ") and (not isinstance(error, RuntimeError) or "DataLoader worker" in said)
 
 
 def _by_threads(

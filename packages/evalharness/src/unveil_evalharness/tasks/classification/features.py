@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from unveil_evalharness.engine.encoder import fresh_encoder
+from unveil_evalharness.engine.loader_errors import one_line_loader_errors
 from unveil_evalharness.engine.parity import check_forward_parity, check_load_coverage, probe_image
 from unveil_evalharness.task import TaskContext
 from unveil_evalharness.tasks.imagenet_ft.data import FolderImages, ImageFolder
@@ -63,7 +64,8 @@ class FrozenEncoder:
             num_workers=num_workers(len(folder.images)),
         )
         batches = tqdm(loader, desc=f"features of {name}", disable=not self.context.progress, leave=False)
-        found = torch.cat([self.pooled(batch["inputs"]).cpu() for batch in batches])
+        with one_line_loader_errors():
+            found = torch.cat([self.pooled(batch["inputs"]).cpu() for batch in batches])
         _write_whole(kept, lambda path: save_file({"features": found}, path))
         return found
 
