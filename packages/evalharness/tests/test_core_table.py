@@ -78,6 +78,14 @@ def test_a_value_that_does_not_beat_chance_says_so():
     assert status_of(replace(ROW, value=0.5, higher_is_better=False)) == "ok, at chance"
 
 
+def test_a_metric_without_any_image_has_no_value():
+    """COCO's AP of large objects, where there is none: no score at chance, but none at all."""
+    none = replace(ROW, metric="toy.large", value=0.0, baseline=0.0, standard_error=None, n=0)
+    line = format_table([ROW, none]).splitlines()[-1]
+    cells = [cell.strip() for cell in line.split("|")]
+    assert cells[5:-1] == ["large", "↑", "N/A", "", "N/A", "0.0000", "0", "ok, no such images"]
+
+
 def test_limited_and_not_applicable_rows_say_so():
     assert status_of(replace(ROW, limited=True, limit=8)) == "ok, limited to 8"
     assert status_of(replace(ROW, status="not_applicable", value=None)) == "not applicable"

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 
 import pytest
 from unveil_backbones import names
@@ -135,6 +136,16 @@ def test_flags_override_the_recipe_and_are_recorded(tmp_path, shards, capsys):
     assert captured.out.strip() == str(out / "checkpoints" / "step_00000002")
     assert "effective batch 3" in captured.err
     assert "2/2" in captured.err  # the progress bar
+
+
+@pytest.mark.parametrize(("rank", "printed"), [("0", "run/last\n"), ("1", "")])
+def test_one_process_of_several_prints_the_checkpoint(monkeypatch, tmp_path, capsys, rank, printed):
+    """Of all machines: `ckpt=$(torchrun …)` is one path."""
+    for name, value in (("RANK", rank), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("unveil_pretrain.commands.training.train", lambda config, **place: Path("run/last"))
+    main(["mim", "tiny_mae", "--out", str(tmp_path / "run"), "--train-data", "a.tar", "--val-data", "b.tar"])
+    assert capsys.readouterr().out == printed
 
 
 def test_scenes_dispatches_to_the_generator(monkeypatch, tmp_path, capsys):

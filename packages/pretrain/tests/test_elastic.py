@@ -32,6 +32,7 @@ def test_a_killed_process_is_restarted_and_the_run_ends_with_the_same_bits(more,
     run, killed = tmp_path / "undisturbed", tmp_path / "killed"
     err = tmp_path / "undisturbed.err"
     assert torchrun(pretrain(run, shards, *SCHEDULE, *more), err, *LAUNCH).wait(PATIENCE) == 0, err.read_text()
+    assert err.with_suffix(".out").read_text() == f"{run / 'checkpoints' / 'step_00000008'}\n"  # once
     err = tmp_path / "killed.err"
     process = torchrun(pretrain(killed, shards, *SCHEDULE, *more), err, *LAUNCH)
     wait_for(lambda: len(rows(killed)) >= 3, process, err)

@@ -24,8 +24,9 @@ def format_table(rows: Sequence[ResultRow]) -> str:
     """The rows as a Markdown table that is also aligned for a terminal.
 
     ``↑`` and ``↓`` say whether higher or lower is better; the baseline is what a trivial method reaches on the same
-    data, and a value that does not beat it by more than two standard errors is marked ``at chance``. Names are shown
-    once per group. With several seeds there is a seed column and, after the seeds of a metric, their mean with its
+    data, and a value that does not beat it by more than two standard errors is marked ``at chance``. A metric that no
+    image is part of (AP of large objects, where there is none) has no value here, whatever its row holds. Names are
+    shown once per group. With several seeds there is a seed column and, after the seeds of a metric, their mean with its
     standard error over seeds. Repeats of a cell are one line, whose A/A column is largest minus smallest value.
 
     Numbers of one metric that were measured by different protocols never share a column: each protocol then has a
@@ -116,6 +117,7 @@ def _order(rows: Sequence[ResultRow]) -> Any:
 def _record(row: ResultRow, *, noise: float | None) -> dict[str, str]:
     """One row as text by column."""
     measured = row.value is not None
+    known = measured and row.n > 0
     return {
         "Checkpoint": _escape(row.label),
         "Task": row.task,
@@ -124,8 +126,8 @@ def _record(row: ResultRow, *, noise: float | None) -> dict[str, str]:
         "Seed": str(row.seed),
         "Metric": row.metric.partition(".")[2] if measured else "",
         "": ("↑" if row.higher_is_better else "↓") if measured else "",
-        "Value": _number(row.value),
-        "±": "±" if measured else "",
+        "Value": "N/A" if measured and not known else _number(row.value),
+        "±": "±" if known else "",
         "Stderr": _number(row.standard_error) if row.standard_error is not None else ("N/A" if measured else ""),
         "A/A": _number(noise),
         "Baseline": _number(row.baseline),
@@ -153,7 +155,9 @@ def _status(row: ResultRow) -> str:
     words = ["ok"]
     if row.limited:
         words.append(f"limited to {row.limit}")
-    if not _beats_baseline(row):
+    if row.n == 0:
+        words.append("no such images")
+    elif not _beats_baseline(row):
         words.append("at chance")
     return ", ".join(words)
 

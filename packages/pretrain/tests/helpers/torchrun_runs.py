@@ -23,10 +23,13 @@ def pretrain(out, shards, *more):
 
 
 def torchrun(words, err, *launch, **environment):
-    """One agent of torchrun in the background, and its processes; what they say goes to the file `err`."""
+    """One agent of torchrun in the background, and its processes.
+
+    What they say goes to the file `err`, what they print to the file beside it with the suffix .out.
+    """
     command = [sys.executable, "-m", "torch.distributed.run", *launch, "-m", *words]
-    with err.open("w") as said:
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, env=ENVIRONMENT | environment)
+    with err.open("w") as said, err.with_suffix(".out").open("w") as printed:
+        return subprocess.Popen(command, stdout=printed, stderr=said, env=ENVIRONMENT | environment)
 
 
 def children(pid):

@@ -188,6 +188,9 @@ def _measured(lookup: Lookup, sha256: str, columns: Sequence[Column]) -> list[Ce
                 Cell(text="failed" if "failed" in statuses else "n/a" if "not_applicable" in statuses else "–")
             )
             continue
+        if not any(row.n for row in rows):  # no image is part of it, as where no object is large
+            cells.append(Cell(text="–"))
+            continue
         value, error = combine_seeds(rows)
         baselines = [row.baseline for row in rows if row.baseline is not None]
         baseline = statistics.fmean(baselines) if baselines else None

@@ -17,6 +17,7 @@ from unveil_pretrain.parallel import Parallel, ParallelKind
 from unveil_pretrain.recipes import no_recipe
 from unveil_pretrain.run import DeviceName
 from unveil_pretrain.saving import CheckpointFormat
+from unveil_pretrain.world import world_of_environment
 
 __all__ = ["Place", "open_place", "recipe_named", "start"]
 
@@ -89,7 +90,10 @@ def recipe_named(command: str, recipes: Mapping[str, Callable[[], _Config]], giv
 
 
 def start(config: MimConfig | FlipConfig, place: Place, command: Sequence[str], *, initial: Path | None = None) -> int:
-    """Train in this place, from the weights of `initial` if given, and print the last checkpoint; errors as `train`."""
+    """Train in this place, from the weights of `initial` if given; errors as `train`.
+
+    The first of a run's processes prints the last checkpoint: a script that reads it wants it once.
+    """
     checkpoint = train(
         config,
         out=place.out,
@@ -111,5 +115,6 @@ def start(config: MimConfig | FlipConfig, place: Place, command: Sequence[str], 
         command=command,
         initial=initial,
     )
-    print(checkpoint)
+    if world_of_environment().writes:
+        print(checkpoint)
     return 0
