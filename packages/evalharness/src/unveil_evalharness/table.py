@@ -26,8 +26,8 @@ def format_table(rows: Sequence[ResultRow]) -> str:
     ``↑`` and ``↓`` say whether higher or lower is better; the baseline is what a trivial method reaches on the same
     data, and a value that does not beat it by more than two standard errors is marked ``at chance``. A metric that no
     image is part of (AP of large objects, where there is none) has no value here, whatever its row holds. Names are
-    shown once per group. With several seeds there is a seed column and, after the seeds of a metric, their mean with its
-    standard error over seeds. Repeats of a cell are one line, whose A/A column is largest minus smallest value.
+    shown once per group. With several seeds there is a seed column and, after the seeds of a metric, their mean with
+    its standard error over seeds. Repeats of a cell are one line, whose A/A column is largest minus smallest value.
 
     Numbers of one metric that were measured by different protocols never share a column: each protocol then has a
     table of its own, under its fingerprint.
