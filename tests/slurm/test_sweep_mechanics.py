@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sweep_stand_in
 from sweep_stand_in import make_folder, stand_in
-from unveil_pretrain.errors import SweepError
+from unveil_backbones.errors import SlurmError
 from unveil_pretrain.planning.plans import Cell
 from unveil_pretrain.sweeping.driver import looked_up, run_slurm
 from unveil_pretrain.sweeping.executors import Resources
@@ -112,9 +112,9 @@ def test_a_command_killed_while_it_submits(slurm, tmp_path, moment, monkeypatch)
 
 def test_what_slurm_refuses_is_told_at_once(slurm, tmp_path):
     folder = make_folder(tmp_path / "sweep", Cell(recipe="good", steps=1))
-    with pytest.raises(SweepError, match=r"SLURM refused the cells \(invalid partition specified: nowhere"):
+    with pytest.raises(SlurmError, match=r"SLURM refused the jobs \(invalid partition specified: nowhere"):
         run_slurm(folder, Resources(cpus=1, partition="nowhere"), at_once=1, log=lambda _: None)
-    with pytest.raises(SweepError, match="SLURM refused the cells"):
+    with pytest.raises(SlurmError, match="SLURM refused the jobs"):
         run_slurm(folder, Resources(cpus=1, sbatch="reservation=none"), at_once=1, log=lambda _: None)
     assert folder.states()[0].state == "waiting"
     assert slurm.queue() == {}

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from toy_task import ToyTask, loader
+from unveil_backbones.slurm.queue import QueuedJob
 from unveil_evalharness.errors import UsageError
 from unveil_evalharness.executing import cluster
 from unveil_evalharness.executing.dispatch import dispatch
-from unveil_evalharness.executing.queue import QueuedJob
 from unveil_evalharness.executing.ranks import Rank, rank_environment, take_rank, visible_device
 from unveil_evalharness.grid import build_grid
 from unveil_evalharness.options import ClusterOptions, RunOptions, command_line

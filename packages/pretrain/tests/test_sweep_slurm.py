@@ -7,13 +7,14 @@ import time
 import pytest
 from submitit.core.utils import DelayedSubmission
 from sweep_stand_in import finish, make_folder, stand_in
-from unveil_pretrain.errors import SweepError
+from unveil_backbones.errors import SlurmError
+from unveil_backbones.slurm.arrays import sbatch_options
 from unveil_pretrain.planning.plans import Cell
 from unveil_pretrain.sweeping.driver import looked_up, run_slurm
 from unveil_pretrain.sweeping.executors import Resources
 from unveil_pretrain.sweeping.folder import absolute_places
 from unveil_pretrain.sweeping.job import CellJob, read_outcome
-from unveil_pretrain.sweeping.slurm import sbatch_options
+from unveil_pretrain.sweeping.slurm import job_settings, scripts_folder
 
 
 @pytest.fixture
@@ -58,6 +59,11 @@ def fake_slurm(tmp_path, monkeypatch):
     return programs
 
 
+def told(folder, resources):
+    """What submitit is told of a cell."""
+    return sbatch_options(scripts_folder(folder), job_settings(folder, resources, at_once=1))
+
+
 def wait_for(folder, *cells):
     """Until the jobs in the background have ended."""
     until = time.monotonic() + 60
@@ -70,7 +76,7 @@ def test_slurm_by_a_stand_in(tmp_path, fake, fake_slurm):
     cells = [Cell(recipe=how, steps=3) for how in ("good", "fail", "fine")]
     folder = make_folder(tmp_path / "sweep", *cells)
     finish(folder, cells[2])
-    resources = Resources(gpus=2, num_workers=3, partition="big", account="me", timeout_min=90, mem_gb=20)
+    resources = Resources(gpus=2, num_workers=3, partition="big", account="me", timeout_min=90, mem_gb=20.0)
     run_slurm(folder, resources, at_once=5, log=lambda _: None)
     wait_for(folder, *cells[:2])
     states = folder.states()
@@ -132,17 +138,17 @@ def test_more_cells_than_an_array_takes(tmp_path, fake, fake_slurm):
     ],
 )
 def test_further_options_of_sbatch(tmp_path, given, expected):
-    options = sbatch_options(tmp_path, Resources(sbatch=given, name="mine", setup="module load x"), at_once=1)
+    options = told(tmp_path, Resources(sbatch=given, name="mine", setup="module load x"))
     always = {"requeue": True, "chdir": str(tmp_path / "submitit")}
     assert options["slurm_additional_parameters"] == always | expected
     assert (options["name"], options["slurm_setup"]) == ("mine", ["module load x"])
-    assert sbatch_options(tmp_path, Resources(), at_once=1)["name"] == f"pretrain-{tmp_path.name}"
+    assert told(tmp_path, Resources())["name"] == f"pretrain-{tmp_path.name}"
 
 
 @pytest.mark.parametrize("given", ["-p gpu", "it's", "=x"])
 def test_what_cannot_be_an_option_of_sbatch(tmp_path, given):
-    with pytest.raises(SweepError, match="--sbatch"):
-        sbatch_options(tmp_path, Resources(sbatch=given), at_once=1)
+    with pytest.raises(SlurmError, match="--sbatch"):
+        told(tmp_path, Resources(sbatch=given))
 
 
 def test_data_are_named_for_any_directory(tmp_path, monkeypatch):
@@ -154,7 +160,7 @@ def test_data_are_named_for_any_directory(tmp_path, monkeypatch):
 def test_slurm_that_refuses_is_one_line(tmp_path, fake, fake_slurm):
     (fake_slurm / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: no such partition' >&2; exit 1\n")
     folder = make_folder(tmp_path / "sweep", Cell(recipe="good", steps=3))
-    with pytest.raises(SweepError, match=r"SLURM refused the cells \(no such partition\); check --partition"):
+    with pytest.raises(SlurmError, match=r"SLURM refused the jobs \(no such partition\); check --partition"):
         run_slurm(folder, Resources(partition="x"), at_once=1, log=lambda _: None)
     assert folder.states()[0].state == "waiting"
 
@@ -165,7 +171,7 @@ def test_slurm_that_does_not_answer_is_one_line(tmp_path, fake, fake_slurm):
     folder = make_folder(tmp_path / "sweep", cell)
     folder.note("submitted", cell, job="7")
     said = []
-    with pytest.raises(SweepError, match="SLURM does not answer"):
+    with pytest.raises(SlurmError, match="SLURM does not answer"):
         run_slurm(folder, Resources(), at_once=1, log=said.append)
     assert looked_up(folder, folder.states(), said.append) == folder.states()
     assert "SLURM does not answer (slurm_load_jobs error: no contact)" in said[-1]
@@ -188,5 +194,5 @@ def test_within_a_job_sbatch_is_not_told_of_it(tmp_path, fake, fake_slurm, monke
 def test_no_slurm_here(tmp_path, fake, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     folder = make_folder(tmp_path / "sweep", Cell(recipe="good", steps=3))
-    with pytest.raises(SweepError, match="SLURM cannot be used here"):
+    with pytest.raises(SlurmError, match="SLURM cannot be used here"):
         run_slurm(folder, Resources(), at_once=1, log=lambda _: None)

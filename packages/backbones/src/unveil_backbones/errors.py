@@ -18,6 +18,7 @@ __all__ = [
     "NotAPairError",
     "NotExpressibleError",
     "ShardedCheckpointError",
+    "SlurmError",
     "TensorMismatchError",
     "TokenCountError",
     "TokenizerError",
@@ -33,6 +34,10 @@ __all__ = [
 
 class BackboneError(ValueError):
     """Root of everything this package raises on purpose."""
+
+
+class SlurmError(BackboneError):
+    """SLURM is missing, does not answer or refuses jobs, or what it holds of them cannot be read."""
 
 
 class ImageSizeError(BackboneError):

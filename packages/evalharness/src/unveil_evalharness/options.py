@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from unveil_backbones.slurm.arrays import notice_within
+
 from unveil_evalharness.errors import UsageError
 from unveil_evalharness.foreign.reference import ForeignFormat
 from unveil_evalharness.task import Suite
@@ -46,7 +48,7 @@ class ClusterOptions:
     @property
     def effective_notice_s(self) -> int:
         """Seconds between the notice and the time limit."""
-        return max(1, min(self.notice_s, self.timeout_min * 60 // 4))
+        return notice_within(self.timeout_min, self.notice_s)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unveil_backbones.limits import parse_json
+from unveil_backbones.slurm.queue import QueuedJob
 
 from unveil_evalharness.cells import Cell, claim, is_finished, rows_of
 from unveil_evalharness.console import say
@@ -13,9 +14,8 @@ from unveil_evalharness.errors import OutputError
 from unveil_evalharness.evaluate import Session
 from unveil_evalharness.executing.cluster import cell_jobs, run_local_jobs, scripts_folder
 from unveil_evalharness.executing.job import CellJob
-from unveil_evalharness.executing.queue import QueuedJob
 from unveil_evalharness.executing.ranks import Rank
-from unveil_evalharness.executing.slurm import queued_by_name, submit_slurm_jobs
+from unveil_evalharness.executing.slurm import log_of, queued_by_name, submit_slurm_jobs
 from unveil_evalharness.executing.workers import run_workers
 from unveil_evalharness.grid import Grid, build_grid
 from unveil_evalharness.options import RunOptions
@@ -94,7 +94,7 @@ def _is_queued(options: RunOptions, job: CellJob, queued: Mapping[str, QueuedJob
     file = _note_file(options, job)
     if file.is_file():
         number = _noted(file)
-        log = scripts_folder(options) / f"{number}_0_log.err"
+        log = log_of(options, number)
         say(f"{job.name}: job {number} has left SLURM's queue, and there is something left to do (see {log})")
     return False
 

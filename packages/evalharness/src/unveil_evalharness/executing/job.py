@@ -1,23 +1,21 @@
 """What submitit runs: the command of one cell, in a process of its own.
 
-The standard library only: the process that waits for a cell should not cost the memory of one.
+No torch: the process that waits for a cell should not cost the memory of one.
 """
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CellJob"]
+from unveil_backbones.slurm.stopping import ask_to_end, heed_no_notice, noticing
 
-_LOOK_EVERY = 0.1  # seconds
+__all__ = ["CellJob"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +40,10 @@ class CellJob:
         Raises:
             SystemExit: the command failed, in a SLURM job.
         """
-        with self.log.open("ab", buffering=0) as stream, _outliving_termination():
+        on_slurm = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+        # At `scancel` and `scontrol requeue` the command gets SIGTERM too: this process sees how it ends.
+        alive = noticing() if on_slurm else contextlib.nullcontext()
+        with self.log.open("ab", buffering=0) as stream, alive:
             stream.write(f"--- {_attempt()} started {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n".encode())
             process = subprocess.Popen(
                 self.command,
@@ -50,7 +51,7 @@ class CellJob:
                 stdout=stream,
                 stderr=stream,
                 env={**os.environ, **self.environment},
-                preexec_fn=_heed_no_notice,
+                preexec_fn=heed_no_notice,
             )
             try:
                 self._running.append(process.pid)
@@ -61,7 +62,7 @@ class CellJob:
                     process.wait()
                 self._running.clear()
                 stream.write(f"--- {_attempt()} ended with {process.returncode}\n".encode())
-        if code != 0 and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+        if code != 0 and on_slurm:
             raise SystemExit(code if code > 0 else 128 - code)
         return code
 
@@ -73,7 +74,7 @@ class CellJob:
         from submitit.helpers import DelayedSubmission  # an extra, there where this is called
 
         for number in self._running:
-            _ask_to_end(number, self.patience)
+            ask_to_end(number, patience=self.patience)
         return DelayedSubmission(replace(self))
 
 
@@ -84,36 +85,3 @@ def _attempt() -> str:
     if number is None:
         return f"process {os.getpid()} on {socket.gethostname()}"
     return f"job {number} (restart {os.environ.get('SLURM_RESTART_COUNT', '0')}) on {socket.gethostname()}"
-
-
-def _heed_no_notice() -> None:
-    """Between fork and exec: SLURM signals all processes of a job; its notice is the parent's business alone."""
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def _outliving_termination() -> Iterator[None]:
-    """At `scancel` and `scontrol requeue` the command gets SIGTERM too: this process sees how it ends."""
-    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm" or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _ask_to_end(number: int, patience: float) -> None:
-    """SIGTERM for a child, SIGKILL after so many seconds; it is not reaped: a signal handler may interrupt a wait."""
-    try:
-        os.kill(number, signal.SIGTERM)
-        until = time.monotonic() + patience
-        while os.waitid(os.P_PID, number, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            if time.monotonic() > until:
-                os.kill(number, signal.SIGKILL)
-                until = float("inf")
-            time.sleep(_LOOK_EVERY)
-    except (ProcessLookupError, ChildProcessError):
-        return  # it has ended and been reaped

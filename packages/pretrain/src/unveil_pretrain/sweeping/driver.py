@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from unveil_backbones.errors import SlurmError
+from unveil_backbones.slurm.queue import has_slurm, queued_jobs
+
 from unveil_pretrain.errors import SweepError
 from unveil_pretrain.planning.plans import Cell
 from unveil_pretrain.sweeping.executors import Handle, Resources, cell_job, start_local
 from unveil_pretrain.sweeping.folder import CellState, SweepFolder
 from unveil_pretrain.sweeping.job import CellJob, is_locked
-from unveil_pretrain.sweeping.queue import has_slurm, queued_jobs
 from unveil_pretrain.sweeping.records import outcome_of
 from unveil_pretrain.sweeping.slurm import logs_of, queued_cells, scripts_folder, submit
 
@@ -83,7 +85,8 @@ def run_slurm(
         log: Receives a line for each event.
 
     Raises:
-        SweepError: another process works on this folder, SLURM or submitit is missing, or SLURM refuses the jobs.
+        SweepError: another process works on this folder, or submitit is missing.
+        SlurmError: SLURM is missing, does not answer, or refuses the jobs.
         OutputError: the folder cannot be written.
     """
     data = folder.data()
@@ -128,7 +131,7 @@ def looked_up(folder: SweepFolder, states: list[CellState], log: Callable[[str],
         return states
     try:
         queued = queued_jobs(scripts_folder(folder.path))
-    except SweepError as error:
+    except SlurmError as error:
         log(str(error))
         return states
     return [

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal, Protocol
 
+from unveil_backbones.slurm.arrays import notice_within
+
 from unveil_pretrain.errors import SweepError
 from unveil_pretrain.planning.plans import Cell
 from unveil_pretrain.sweeping.folder import Data, SweepFolder
@@ -75,7 +77,7 @@ class Resources:
     @property
     def slurm_notice_s(self) -> int:
         """Seconds between the notice and the time limit."""
-        return max(1, min(self.notice_s, self.timeout_min * 60 // 4))
+        return notice_within(self.timeout_min, self.notice_s)
 
 
 def cell_job(folder: SweepFolder, cell: Cell, data: Data, resources: Resources, *, threads: int) -> CellJob:

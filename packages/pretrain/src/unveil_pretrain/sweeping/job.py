@@ -1,6 +1,6 @@
 """What submitit runs for a cell: the cell's command, its log, a lock while it runs, and a record of how it ended.
 
-The standard library only: the process that waits for a cell should not cost the memory of one.
+No torch: the process that waits for a cell should not cost the memory of one.
 """
 
 import contextlib
@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from unveil_backbones.limits import parse_json
-
-from unveil_pretrain.sweeping.stopping import ask_to_end, heed_no_notice, noticing
+from unveil_backbones.slurm.stopping import ask_to_end, heed_no_notice, noticing
 
 __all__ = ["CellJob", "attempts_file", "is_locked", "read_outcome"]
 

@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from unveil_pretrain.errors import SweepError
+from unveil_backbones.errors import SlurmError
 
 __all__ = ["QueuedJob", "ask", "has_slurm", "queued_jobs", "withdraw"]
 
@@ -45,7 +45,7 @@ def queued_jobs(scripts: Path) -> dict[str, QueuedJob]:
         scripts: Folder that submitit writes into, without symbolic links.
 
     Raises:
-        SweepError: SLURM's commands are missing, or its controller does not answer.
+        SlurmError: SLURM's commands are missing, or its controller does not answer.
     """
     if not scripts.is_dir():
         return {}
@@ -64,7 +64,7 @@ def withdraw(number: str) -> None:
     """Take a job out of the queue.
 
     Raises:
-        SweepError: SLURM's commands are missing, or its controller does not answer.
+        SlurmError: SLURM's commands are missing, or its controller does not answer.
     """
     ask("scancel", number)
 
@@ -73,7 +73,7 @@ def ask(*command: str) -> str:
     """What one of SLURM's commands prints.
 
     Raises:
-        SweepError: it is missing, fails, or takes minutes.
+        SlurmError: it is missing, fails, or takes minutes.
     """
     # SQUEUE_STATES and its like, which some people have in their profile, would hide jobs.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
@@ -82,12 +82,12 @@ def ask(*command: str) -> str:
             command, capture_output=True, text=True, check=True, timeout=_PATIENCE, env=environment, errors="replace"
         )
     except FileNotFoundError as error:
-        raise SweepError(
-            f"SLURM cannot be used here (there is no {command[0]}); run it on a login node, or with --executor local"
+        raise SlurmError(
+            f"SLURM cannot be used here (there is no {command[0]}); run it on a login node, or use --executor local"
         ) from error
     except (OSError, subprocess.SubprocessError) as error:
         said = (error.stderr if isinstance(error, subprocess.CalledProcessError) else "") or str(error)
-        raise SweepError(
+        raise SlurmError(
             f"SLURM does not answer ({' '.join(said.split())}); jobs that it has go on; give the command again later"
         ) from error
     return done.stdout
