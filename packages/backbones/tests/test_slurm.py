@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from unveil_backbones.errors import SlurmError
 from unveil_backbones.slurm.arrays import JobSettings, notice_within, sbatch_options
 from unveil_backbones.slurm.queue import QueuedJob, ask, has_slurm, queued_jobs, withdraw
-from unveil_backbones.slurm.stopping import ask_to_end, heed_no_notice, noticing
+from unveil_backbones.slurm.stopping import ask_to_end, heed_no_notice, noticing, wait_for
 
 SETTINGS = {
     "name": "mine", "at_once": 2, "cpus": 3, "gpus": 0, "mem_gb": 0.0, "timeout_min": 90, "notice_s": 60,
@@ -121,6 +122,28 @@ def test_a_child_heeds_no_notice():
         child.send_signal(signal.SIGUSR2)
         assert child.stdout.read() == b"whole\n"
         assert child.wait(10) == 0
+
+
+def test_a_signal_that_another_thread_gets_is_answered_while_a_command_runs():
+    """Under load the kernel may hand it to any thread, and a plain wait of the main one goes on."""
+    answered = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: answered.append(time.monotonic()))
+    asleep = threading.Event()
+    other = threading.Thread(target=asleep.wait)
+    other.start()
+    sender = threading.Timer(0.3, lambda: signal.pthread_kill(other.ident, signal.SIGUSR2))
+    try:
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3)"]) as command:
+            sender.start()
+            assert wait_for(command) == 0
+            ended = time.monotonic()
+    finally:
+        asleep.set()
+        other.join()
+        sender.join()
+        signal.signal(signal.SIGUSR2, before)
+    assert len(answered) == 1
+    assert ended - answered[0] > 1
 
 
 def test_a_process_lives_through_termination_and_knows_of_it():

@@ -8,13 +8,14 @@ queued again and leaves. At `scancel` and `scontrol requeue` it is SIGTERM, whic
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
-__all__ = ["Notice", "ask_to_end", "heed_no_notice", "noticing"]
+__all__ = ["Notice", "ask_to_end", "heed_no_notice", "noticing", "wait_for"]
 
 _LOOK_EVERY = 0.1  # seconds
 
@@ -50,6 +51,17 @@ def noticing() -> Iterator[Notice]:
         yield notice
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def wait_for(process: subprocess.Popen[bytes]) -> int:
+    """A command's exit code, once it has ended; this process answers signals meanwhile.
+
+    A wait without an end is no place for that: a signal that arrives just before it begins, or in another thread, does
+    not interrupt it, and what Python does about signals is done by the main thread between two of its steps.
+    """
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(_LOOK_EVERY)
 
 
 def ask_to_end(number: int, *, patience: float) -> None:

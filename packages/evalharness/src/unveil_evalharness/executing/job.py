@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unveil_backbones.slurm.stopping import ask_to_end, heed_no_notice, noticing
+from unveil_backbones.slurm.stopping import ask_to_end, heed_no_notice, noticing, wait_for
 
 __all__ = ["CellJob"]
 
@@ -55,7 +55,7 @@ class CellJob:
             )
             try:
                 self._running.append(process.pid)
-                code = process.wait()
+                code = wait_for(process)
             finally:  # submitit leaves by an exception once SLURM has the job in its queue again
                 if process.poll() is None:
                     process.terminate()
@@ -74,7 +74,7 @@ class CellJob:
         from submitit.helpers import DelayedSubmission  # an extra, there where this is called
 
         for number in self._running:
-            ask_to_end(number, patience=self.patience)
+            ask_to_end(number, patience=float(self.patience))
         return DelayedSubmission(replace(self))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from unveil_backbones.limits import parse_json
-from unveil_backbones.slurm.stopping import ask_to_end, heed_no_notice, noticing
+from unveil_backbones.slurm.stopping import ask_to_end, heed_no_notice, noticing, wait_for
 
 __all__ = ["CellJob", "attempts_file", "is_locked", "read_outcome"]
 
@@ -70,7 +70,7 @@ class CellJob:
         from submitit.helpers import DelayedSubmission  # an extra, there where this is called
 
         for number in self._running:
-            ask_to_end(number, patience=self.patience)
+            ask_to_end(number, patience=float(self.patience))
         return DelayedSubmission(replace(self))
 
     def _run(self, lock: IO[str]) -> int:
@@ -91,7 +91,7 @@ class CellJob:
             try:
                 self._running.append(process.pid)
                 self._note("started", command=process.pid)
-                code = process.wait()
+                code = wait_for(process)
             finally:  # submitit leaves by an exception once SLURM has the job in its queue again
                 if process.poll() is None:
                     process.kill()
