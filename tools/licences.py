@@ -39,6 +39,9 @@ EXCEPTIONS: Mapping[str, tuple[str, str]] = {
 }
 """Distribution: its licence, and why it is accepted all the same."""
 
+_CUDA_BUILD = re.compile(r"(nvidia|cuda)-.*|triton")
+"""What PyTorch's build for CUDA brings beside what its build for the CPU does: of that machine, and not of ours."""
+
 # What metadata say in other words than the list of SPDX.
 _WORDS: Mapping[str, str] = {
     "2-clause bsd": "BSD-2-Clause", "2-clause bsd license": "BSD-2-Clause", "3-clause bsd license": "BSD-3-Clause",
@@ -64,7 +67,7 @@ class Dependency:
 
 
 def dependencies() -> list[Dependency]:
-    """The closure of what the members require, by name; members themselves left out."""
+    """The closure of what the members require, by name; members themselves and `_CUDA_BUILD` left out."""
     brought: dict[str, set[str]] = {}
     for member in MEMBERS:
         plain = _closure(member, frozenset())
@@ -76,7 +79,7 @@ def dependencies() -> list[Dependency]:
                 for name in _closure(member, frozenset({extra})) - plain:
                     brought.setdefault(name, set()).add(f"{short}[{extra}]")
     found: list[Dependency] = []
-    for name in sorted(brought):
+    for name in sorted(name for name in brought if not _CUDA_BUILD.fullmatch(name)):
         distribution = metadata.distribution(name)
         licence = licence_of(distribution.metadata)
         found.append(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from unveil_masking import BlockMask, Grid, InverseBlockMask, MultiBlockMask
 from unveil_masking._blocks import AspectRange, ShareRange, area_bits, covering_sides, sides
@@ -209,6 +209,8 @@ words = st.integers(0, 2**32 - 1)
 
 
 @given(word=words, low=st.floats(1 / 16, 16), high=st.floats(1 / 16, 16))
+@example(word=3_098_164_011, low=1 / 16, high=16.0)
+@example(word=2**32 - 1, low=1 / 16, high=16.0)
 def test_aspects_follow_their_formulas(word, low, high):
     low, high = sorted((low, high))
     drawn, share = np.array([word]), word / 2**32

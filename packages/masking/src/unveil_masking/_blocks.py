@@ -62,7 +62,11 @@ class AspectRange:
     def roots(self, words: Any) -> Any:
         """Square roots of log-uniform aspects in units of 2⁻³⁰, one for each 32-bit word."""
         low, high = log_of(self.low) >> 1, log_of(self.high) >> 1
-        return exp(low + ((words * (high - low)) >> 32))
+        span = high - low
+        if span < 2**31:
+            return exp(low + ((words * span) >> 32))
+        # From 1:55 on the product has more than 63 bits: in two halves it has the same digits.
+        return exp(low + (((words >> 16) * span + ((words & 0xFFFF) * span >> 16)) >> 16))
 
     def uniform_roots(self, words: Any) -> Any:
         """Square roots of uniform aspects in units of 2⁻³⁰, one for each 32-bit word."""
