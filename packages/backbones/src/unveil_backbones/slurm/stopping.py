@@ -18,6 +18,7 @@ from types import FrameType
 __all__ = ["Notice", "ask_to_end", "heed_no_notice", "noticing", "wait_for"]
 
 _LOOK_EVERY = 0.1  # seconds
+_A_WHILE = 60.0  # seconds
 
 
 @dataclass(slots=True)
@@ -57,11 +58,12 @@ def wait_for(process: subprocess.Popen[bytes]) -> int:
     """A command's exit code, once it has ended; this process answers signals meanwhile.
 
     A wait without an end is no place for that: a signal that arrives just before it begins, or in another thread, does
-    not interrupt it, and what Python does about signals is done by the main thread between two of its steps.
+    not interrupt it, and what Python does about signals is done by the main thread between two of its steps. A wait
+    that may end is made of such steps, some twenty a second.
     """
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(_LOOK_EVERY)
+            return process.wait(_A_WHILE)
 
 
 def ask_to_end(number: int, *, patience: float) -> None:
