@@ -11,7 +11,7 @@ import argparse
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +20,16 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-__all__ = ["ALLOWED", "EXCEPTIONS", "Dependency", "dependencies", "licence_of", "page", "problems"]
+__all__ = [
+    "ALLOWED",
+    "EXCEPTIONS",
+    "Dependency",
+    "dependencies",
+    "licence_of",
+    "page",
+    "problems",
+    "without_cuda_build",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "licences.md"
@@ -79,7 +88,7 @@ def dependencies() -> list[Dependency]:
                 for name in _closure(member, frozenset({extra})) - plain:
                     brought.setdefault(name, set()).add(f"{short}[{extra}]")
     found: list[Dependency] = []
-    for name in sorted(name for name in brought if not _CUDA_BUILD.fullmatch(name)):
+    for name in without_cuda_build(brought):
         distribution = metadata.distribution(name)
         licence = licence_of(distribution.metadata)
         found.append(
@@ -88,6 +97,11 @@ def dependencies() -> list[Dependency]:
             )
         )
     return found
+
+
+def without_cuda_build(names: Iterable[str]) -> list[str]:
+    """Distributions by name, without those that only PyTorch's build for CUDA brings."""
+    return sorted(name for name in names if not _CUDA_BUILD.fullmatch(name))
 
 
 def _closure(name: str, extras: frozenset[str]) -> set[str]:
@@ -194,8 +208,8 @@ def page(found: list[Dependency]) -> str:
     lines += [
         "", "## What this list does not see", "",
         "Wheels may hold libraries of others in binary form (those of `av`, `opencv-python`, `scipy` and `torch` do, "
-        "and CUDA builds of PyTorch bring NVIDIA's own packages under NVIDIA's terms). Their licences are files inside "
-        "the wheels, not metadata; whoever passes binaries on has to read those.", "",
+        "and CUDA builds of PyTorch bring NVIDIA's own packages under NVIDIA's terms, and Triton). Their licences are "
+        "files inside the wheels, not metadata; whoever passes binaries on has to read those.", "",
     ]  # fmt: skip
     return "\n".join(lines)
 

@@ -27,6 +27,13 @@ def test_the_page_is_current_up_to_versions(found, root):
     assert listed == meant, "run `python tools/licences.py --write`"
 
 
+def test_what_only_a_build_for_cuda_brings_is_left_out_and_nothing_else():
+    """The page is the same wherever it is written; names as pip lists them beside PyTorch 2.13 for CUDA 13."""
+    cuda = {"cuda-bindings", "cuda-toolkit", "nvidia-cublas", "nvidia-nccl-cu13", "triton"}
+    ours = ["numpy", "open-clip-torch", "torch", "torchvision"]
+    assert licences.without_cuda_build([*cuda, *ours]) == ours
+
+
 def test_extras_are_named(found):
     brought = {one.name: one.brought_by for one in found}
     assert brought["av"] == ("pretrain[video]",)

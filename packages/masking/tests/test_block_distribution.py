@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from unveil_masking import BlockMask, Grid, InverseBlockMask, MultiBlockMask
 from unveil_masking._blocks import AspectRange, ShareRange, area_bits, covering_sides, sides
+from unveil_masking._fixed_point import exp, log_of
 
 NUM = 2000
 IDS = np.arange(NUM)
@@ -203,6 +204,18 @@ def test_contexts_and_targets_are_those_of_ijepa(grid):
         assert distance(number(ours), number(theirs)) < CRITICAL
     changed = MultiBlockMask(target_area=(0.15, 0.16)).targets(grid, IDS, seed=0)[:, 3]
     assert distance(changed.sum(1), hidden_tokens(theirs)) > CRITICAL
+
+
+@pytest.mark.parametrize("low", [0.3, 1 / 16])
+def test_aspects_are_the_same_digits_in_torch(low):
+    """Also beyond 1 : 55, where the product of a word and the range has more than 63 bits."""
+    torch = pytest.importorskip("torch")
+    drawn = np.array([0, 1, 2**16 - 1, 2**16, 3_098_164_011, 2**32 - 1])
+    found = AspectRange(low, 1 / low).roots(drawn)
+    assert found.tolist() == AspectRange(low, 1 / low).roots(torch.from_numpy(drawn)).tolist()
+    first, last = (log_of(aspect) >> 1 for aspect in (low, 1 / low))
+    exact = [first + (word * (last - first) >> 32) for word in drawn.tolist()]  # Python's integers have all the bits
+    assert found.tolist() == exp(np.array(exact)).tolist()
 
 
 words = st.integers(0, 2**32 - 1)
